@@ -1,0 +1,83 @@
+"""What every engine takes and gives.
+
+An engine answers some of four questions about a chest CT: where the lobes are, where
+the lesions are, how severe the disease is, and what it probably is. An answer that an
+engine does not give is ``None`` and is shown as "not assessed by this engine".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from COVIDMultitaskLib.progress import Progress
+from COVIDMultitaskLib.volume import Volume
+
+ANSWERS: tuple[str, ...] = ("lobes", "lesions", "severity", "diagnosis")
+
+
+@dataclass(frozen=True)
+class EngineIdentity:
+    """Which weights gave an answer.
+
+    :param engine: the engine's name, such as "joint".
+    :param bundle: the weight bundle's name.
+    :param version: the bundle's version.
+    :param sha256: SHA-256 of the bundle's weight file, in hexadecimal.
+    :param trained_on: one quiet line: what the weights were trained on.
+    :param licence: SPDX identifier of the weights' licence.
+    """
+
+    engine: str
+    bundle: str
+    version: str
+    sha256: str
+    trained_on: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Unlikeness:
+    """How far the input is from the training data: above ``threshold``, warn."""
+
+    score: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An engine's answers on the input's own grid.
+
+    :param lobes: uint8 (z, y, x), values of ``labels.LOBES``.
+    :param lesions: uint8 (z, y, x), values of ``labels.LESIONS``, inside the lungs only.
+    :param severity: probability of each of ``labels.SEVERITIES``; sums to 1.
+    :param diagnosis: probability of each of ``labels.DIAGNOSES``; sums to 1.
+    :param unlikeness: how unlike the training data the input is.
+    :param evidence: maps (z, y, x) or per-part contributions, by name.
+    """
+
+    identity: EngineIdentity
+    lobes: np.ndarray | None = None
+    lesions: np.ndarray | None = None
+    severity: Mapping[str, float] | None = None
+    diagnosis: Mapping[str, float] | None = None
+    unlikeness: Unlikeness | None = None
+    evidence: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """One way to answer; see CONTRIBUTING for how to add one."""
+
+    identity: EngineIdentity
+    answers: frozenset[str]
+
+    def predict(self, volume: Volume, progress: Progress) -> Prediction:
+        """Answer for one scan.
+
+        :raises NotChestCTError: when the scan shows no lungs.
+        :raises Cancelled: when the user asked to stop.
+        """
+        ...

@@ -1,0 +1,76 @@
+"""How a long computation tells where it is, and learns that it should stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from COVIDMultitaskLib.errors import Cancelled
+
+STAGES: dict[str, str] = {
+    "read": "Reading the scan",
+    "prepare": "Preparing",
+    "load": "Loading the weights",
+    "predict": "Finding lobes and lesions",
+    "restore": "Returning to the scan's grid",
+    "measure": "Measuring",
+    "write": "Writing the results",
+}
+"""Stages of an analysis in their order: key to what a user reads."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One step of progress. ``fraction`` is that of the stage, 0..1."""
+
+    stage: str
+    fraction: float
+    elapsed_s: float
+
+
+@dataclass
+class Progress:
+    """Reports events to a listener and checks, at each one, whether to stop.
+
+    :param listener: called with every event; the default ignores them.
+    :param is_cancelled: asked at every event and by :meth:`check`.
+
+    >>> seen = []
+    >>> progress = Progress(seen.append)
+    >>> with progress.stage("read"):
+    ...     progress.advance(0.5)
+    >>> [(event.stage, event.fraction) for event in seen]
+    [('read', 0.0), ('read', 0.5), ('read', 1.0)]
+    """
+
+    listener: Callable[[Event], None] = lambda event: None
+    is_cancelled: Callable[[], bool] = lambda: False
+    timings_s: dict[str, float] = field(default_factory=dict)
+    _stage: str = ""
+    _started: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Run one stage; its wall time is added to ``timings_s``."""
+        started = time.perf_counter()
+        self._stage = name
+        self.advance(0.0)
+        yield
+        self.advance(1.0)
+        self.timings_s[name] = self.timings_s.get(name, 0.0) + time.perf_counter() - started
+
+    def advance(self, fraction: float) -> None:
+        """Report how much of the current stage is done (0..1).
+
+        :raises Cancelled: when the user asked to stop.
+        """
+        self.check()
+        elapsed = time.perf_counter() - self._started
+        self.listener(Event(self._stage, min(max(fraction, 0.0), 1.0), elapsed))
+
+    def check(self) -> None:
+        """:raises Cancelled: when the user asked to stop."""
+        if self.is_cancelled():
+            raise Cancelled("Cancelled: nothing was written.")
