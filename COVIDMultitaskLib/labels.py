@@ -58,7 +58,9 @@ LOBES: tuple[Label, ...] = (
     Label(LEFT_UPPER, "left_upper", "Left upper lobe", (86, 156, 214), _UPPER_LOBE, ANATOMICAL_STRUCTURE, LEFT),
     Label(LEFT_LOWER, "left_lower", "Left lower lobe", (78, 201, 176), _LOWER_LOBE, ANATOMICAL_STRUCTURE, LEFT),
     Label(RIGHT_UPPER, "right_upper", "Right upper lobe", (197, 134, 192), _UPPER_LOBE, ANATOMICAL_STRUCTURE, RIGHT),
-    Label(RIGHT_MIDDLE, "right_middle", "Right middle lobe", (220, 205, 121), _MIDDLE_LOBE, ANATOMICAL_STRUCTURE, RIGHT),
+    Label(
+        RIGHT_MIDDLE, "right_middle", "Right middle lobe", (220, 205, 121), _MIDDLE_LOBE, ANATOMICAL_STRUCTURE, RIGHT
+    ),
     Label(RIGHT_LOWER, "right_lower", "Right lower lobe", (148, 120, 206), _LOWER_LOBE, ANATOMICAL_STRUCTURE, RIGHT),
 )
 
