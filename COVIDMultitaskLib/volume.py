@@ -96,7 +96,7 @@ class Geometry:
     def cropped(self, start: tuple[int, int, int], stop: tuple[int, int, int]) -> Geometry:
         """The part from voxel ``start`` to before voxel ``stop``, both (z, y, x)."""
         origin = (self.affine @ np.array([*start, 1.0]))[:3]
-        shape = tuple(b - a for a, b in zip(start, stop, strict=True))
+        shape = (stop[0] - start[0], stop[1] - start[1], stop[2] - start[2])
         return replace(self, shape=shape, origin_mm=tuple(origin))
 
     def is_close_to(self, other: Geometry, tolerance_mm: float = 1e-3) -> bool:
