@@ -1,0 +1,271 @@
+"""What an analysis found, as one record that can be written, read back and shown.
+
+The field names are the keys of ``findings.json``; units stand in the names. The published
+schema is ``Resources/Schemas/findings-1.0.schema.json``. ``None`` means "not assessed":
+the engine gives no such answer, or it has no meaning here (a percentage of a lobe that is
+not there). Nothing in the record tells who the patient is or where the scan was stored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from COVIDMultitaskLib import __version__
+from COVIDMultitaskLib.engines.contract import EngineIdentity
+from COVIDMultitaskLib.errors import InputError
+
+SCHEMA_VERSION = "1.0"
+
+RESEARCH_USE = "Research use only; not a medical device."
+
+
+@dataclass(frozen=True)
+class CreatedBy:
+    """The software that measured."""
+
+    software: str = "COVIDMultitask"
+    version: str = __version__
+
+
+@dataclass(frozen=True)
+class InputSummary:
+    """The scan that was measured.
+
+    :param format: "DICOM", "NIfTI", "NRRD", "MetaImage", "phantom" or "memory".
+    :param shape_zyx: voxels along the array's axes.
+    :param spacing_zyx_mm: distance between voxel centres along the array's axes.
+    :param intensity: what the voxel values mean, a value of ``volume.IntensityKind``.
+    :param modality: DICOM modality, when known.
+    :param kernel: reconstruction kernel, when known.
+    :param slice_thickness_mm: when known.
+    :param missing_slices: how many slices the positions show to be missing.
+    :param contrast: whether contrast medium was given, when known.
+    :param notes: what was noticed while reading, one sentence each.
+    """
+
+    format: str
+    shape_zyx: tuple[int, int, int]
+    spacing_zyx_mm: tuple[float, float, float]
+    intensity: str = "hounsfield"
+    modality: str | None = None
+    kernel: str | None = None
+    slice_thickness_mm: float | None = None
+    missing_slices: int = 0
+    contrast: bool | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RegionFindings:
+    """Volumes of a lobe, a lung or both lungs.
+
+    :param key: "left_upper" ... of a lobe, "left" or "right" of a lung, "total" of both.
+    :param volume_ml: air, tissue and lesions together.
+    :param lesion_percent: lesion volume / volume x 100; likewise the two classes.
+    :param mean_lesion_hu: mean over the lesion voxels; None without lesions or without HU.
+    """
+
+    key: str
+    name: str
+    volume_ml: float | None
+    lesion_volume_ml: float | None = None
+    lesion_percent: float | None = None
+    ground_glass_volume_ml: float | None = None
+    ground_glass_percent: float | None = None
+    consolidation_volume_ml: float | None = None
+    consolidation_percent: float | None = None
+    mean_lesion_hu: float | None = None
+
+
+@dataclass(frozen=True)
+class LobeFindings(RegionFindings):
+    """A lobe's volumes and its share of the CT severity score.
+
+    :param score: 0..5; None when the lobe is not there or lesions were not assessed.
+    """
+
+    score: int | None = None
+
+
+@dataclass(frozen=True)
+class LesionComponent:
+    """One connected lesion.
+
+    :param number: 1 for the largest.
+    :param centroid_lps_mm: its centre of mass (x, y, z), which may lie beside a bent lesion.
+    :param point_lps_mm: centre of the lesion's voxel nearest to the centroid: go there to see it.
+    :param start_zyx: first voxel of its bounding box in the scan's array.
+    :param stop_zyx: voxel after the last of its bounding box.
+    :param lobe_percent: share of its volume in each lobe it reaches; None without lobes.
+    :param lesion_class: the class most of its volume has.
+    :param consolidation_percent: share of its volume that is consolidation.
+    """
+
+    number: int
+    volume_ml: float
+    centroid_lps_mm: tuple[float, float, float]
+    point_lps_mm: tuple[float, float, float]
+    start_zyx: tuple[int, int, int]
+    stop_zyx: tuple[int, int, int]
+    lobe_percent: Mapping[str, float] | None
+    lesion_class: str
+    consolidation_percent: float
+    mean_hu: float | None
+
+
+@dataclass(frozen=True)
+class LesionFindings:
+    """How many lesions there are, how large, and where in the lungs.
+
+    Shares are of the whole lesion volume in the lungs; None without lesions or lobes.
+
+    :param count: 26-connected components above 50 mm3.
+    :param largest_percent: share of the lesion volume that is in the largest.
+    :param bilateral: whether each lung holds more than 50 mm3.
+    :param peripheral_percent: share in the outer third of the distance from the pleura to the
+        deepest point of the same lung.
+    :param dorsal_percent: share in the back half of the same lung's depth.
+    :param upper_third_percent: share in the upper third of the same lung's height.
+    :param components: the largest ones, largest first, 50 at most.
+    """
+
+    count: int
+    largest_volume_ml: float
+    largest_percent: float | None
+    bilateral: bool | None
+    peripheral_percent: float | None
+    dorsal_percent: float | None
+    upper_third_percent: float | None
+    middle_third_percent: float | None
+    lower_third_percent: float | None
+    components: tuple[LesionComponent, ...] = ()
+
+
+@dataclass(frozen=True)
+class QualityFlag:
+    """Something about the scan or the answer that a reader should know.
+
+    :param flag: stable key.
+    :param level: "info" or "warning".
+    :param message: one sentence.
+    """
+
+    flag: str
+    level: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything measured on one scan. See the module's text and the schema.
+
+    :param lobes: in the order of ``labels.LOBES``; None when lobes were not assessed.
+    :param lungs: left, right.
+    :param worst_lung_percent: the larger affected percentage of the two lungs.
+    :param ct_severity_score: 0..25, sum of the lobes' scores.
+    :param ct_grade: 0..4 (CT-0 .. CT-4) of the worst lung.
+    :param severity: probability of each of ``labels.SEVERITIES``.
+    :param diagnosis: probability of each of ``labels.DIAGNOSES``.
+    :param created: ISO 8601 time, written only when given, so that equal runs give equal files.
+    """
+
+    engine: EngineIdentity
+    input: InputSummary
+    lobes: tuple[LobeFindings, ...] | None
+    lungs: tuple[RegionFindings, ...] | None
+    total: RegionFindings | None
+    worst_lung_percent: float | None
+    ct_severity_score: int | None
+    ct_grade: int | None
+    severity: Mapping[str, float] | None
+    diagnosis: Mapping[str, float] | None
+    lesions: LesionFindings | None
+    quality: tuple[QualityFlag, ...]
+    notice: str
+    created_by: CreatedBy = field(default_factory=CreatedBy)
+    created: str | None = None
+    schema_version: str = SCHEMA_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionaries, lists, numbers and strings, as written to ``findings.json``."""
+        values = {key: _plain(getattr(self, key)) for key in _WRITING_ORDER}
+        if self.created is None:
+            del values["created"]
+        return values
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Findings:
+        """The record of :meth:`to_dict`.
+
+        :raises InputError: when it is not such a record, or one of another schema version.
+        """
+        version = data.get("schema_version") if isinstance(data, Mapping) else None
+        if version != SCHEMA_VERSION:
+            raise InputError(
+                f"These findings have schema version {version!r} and this software reads {SCHEMA_VERSION}; "
+                "analyse the scan again."
+            )
+        try:
+            return _findings(data)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"The findings are damaged or incomplete ({error}); analyse the scan again.") from error
+
+
+_WRITING_ORDER = (
+    "schema_version",
+    "created_by",
+    "created",
+    "engine",
+    "input",
+    "lobes",
+    "lungs",
+    "total",
+    "worst_lung_percent",
+    "ct_severity_score",
+    "ct_grade",
+    "severity",
+    "diagnosis",
+    "lesions",
+    "quality",
+    "notice",
+)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _findings(data: Mapping[str, Any]) -> Findings:
+    values = dict(data)
+    values["created_by"] = CreatedBy(**data["created_by"])
+    values["engine"] = EngineIdentity(**data["engine"])
+    values["input"] = _with_tuples(InputSummary, data["input"], "shape_zyx", "spacing_zyx_mm", "notes")
+    values["lobes"] = _each(LobeFindings, data["lobes"])
+    values["lungs"] = _each(RegionFindings, data["lungs"])
+    values["total"] = None if data["total"] is None else RegionFindings(**data["total"])
+    values["lesions"] = None if data["lesions"] is None else _lesions(data["lesions"])
+    values["quality"] = _each(QualityFlag, data["quality"])
+    return Findings(**values)
+
+
+def _lesions(data: Mapping[str, Any]) -> LesionFindings:
+    places = ("centroid_lps_mm", "point_lps_mm", "start_zyx", "stop_zyx")
+    components = tuple(_with_tuples(LesionComponent, item, *places) for item in data["components"])
+    return LesionFindings(**{**data, "components": components})
+
+
+def _each(kind: type, items: Sequence[Mapping[str, Any]] | None) -> Any:
+    return None if items is None else tuple(kind(**item) for item in items)
+
+
+def _with_tuples(kind: type, data: Mapping[str, Any], *names: str) -> Any:
+    return kind(**{**data, **{name: tuple(data[name]) for name in names}})

@@ -1,0 +1,160 @@
+"""Where in the lungs the lesions lie, in the patient's axes whatever the storage.
+
+Every position goes through the affine to LPS millimetres, so flipped, oblique and sheared
+scans give the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from COVIDMultitaskLib.labels import LUNGS
+from COVIDMultitaskLib.measuring.masks import Masks, lesion_voxels
+
+COARSE_MM = 2.5
+"""Step of the grid on which the distance to the pleura is computed."""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Percentages of the lesion volume; None where they cannot be told."""
+
+    peripheral: float | None = None
+    dorsal: float | None = None
+    thirds: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class LungFrame:
+    """One lung's extent in the patient and its core.
+
+    :param lps_min_mm: smallest (x, y, z) of its voxel centres.
+    :param lps_max_mm: largest.
+    :param core: bool (z, y, x along LPS axes, ``COARSE_MM`` apart): the inner two thirds of the
+        distance from the pleura; None when no pleura is in view.
+    :param core_origin_mm: (x, y, z) of the grid's first point.
+    """
+
+    lps_min_mm: np.ndarray
+    lps_max_mm: np.ndarray
+    core: np.ndarray | None
+    core_origin_mm: np.ndarray
+
+    def height(self, z_mm: np.ndarray) -> np.ndarray:
+        """0 at the lung's lowest point to 1 at its highest."""
+        return self._along(2, z_mm)
+
+    def depth(self, y_mm: np.ndarray) -> np.ndarray:
+        """0 at the lung's front to 1 at its back."""
+        return self._along(1, y_mm)
+
+    def _along(self, axis: int, position_mm: np.ndarray) -> np.ndarray:
+        length = max(self.lps_max_mm[axis] - self.lps_min_mm[axis], 1e-6)
+        return (position_mm - self.lps_min_mm[axis]) / length
+
+    def is_in_core(self, lps_mm: np.ndarray) -> np.ndarray:
+        """Of (3, n) positions inside the lung, which lie in its core."""
+        assert self.core is not None
+        index = np.rint((lps_mm - self.core_origin_mm[:, None]) / COARSE_MM).astype(np.intp)
+        limit = np.array(self.core.shape[::-1])[:, None]
+        x, y, z = np.clip(index, 0, limit - 1)
+        return self.core[z, y, x]
+
+
+def lesion_shares(masks: Masks) -> Shares:
+    """How the lesion volume spreads over the lungs; all None without lobes or lesions."""
+    if masks.lobes is None or masks.lesions is None or not masks.lesions.any():
+        return Shares()
+    frames = {key: _lung_frame(masks, values) for key, values in LUNGS.items()}
+    counts = np.zeros(5, np.int64)  # outer, back, upper, middle, lower
+    voxels = 0
+    to_lps = masks.geometry.affine.astype(np.float32)
+    for found in lesion_voxels(masks):
+        voxels += found.lobe.size
+        for key, values in LUNGS.items():
+            zyx = found.zyx[:, np.isin(found.lobe, values)]
+            frame = frames[key]
+            if frame is not None and zyx.size:
+                counts += _count_places(frame, to_lps[:3, :3] @ zyx.astype(np.float32) + to_lps[:3, 3:])
+    outer, back, *thirds = (round(100.0 * int(n) / voxels, 2) for n in counts)
+    seen = all(frame is None or frame.core is not None for frame in frames.values())
+    return Shares(outer if seen else None, back, (thirds[0], thirds[1], thirds[2]))
+
+
+def _count_places(frame: LungFrame, lps_mm: np.ndarray) -> np.ndarray:
+    height = frame.height(lps_mm[2])
+    upper, lower = height > 2 / 3, height < 1 / 3
+    outer = np.zeros(1, bool) if frame.core is None else ~frame.is_in_core(lps_mm)
+    back = frame.depth(lps_mm[1]) > 0.5
+    return np.array([part.sum() for part in (outer, back, upper, ~(upper | lower), lower)], np.int64)
+
+
+def _lung_frame(masks: Masks, lobe_values: Sequence[int]) -> LungFrame | None:
+    """The frame of the lung made of these lobes; None when it is not there."""
+    assert masks.lobes is not None
+    table = np.zeros(256, bool)
+    table[list(lobe_values)] = True
+    lung = table[masks.lobes]
+    ends = lps_extent(lung, masks.geometry.affine)
+    if ends is None:
+        return None
+    core, origin = _core(lung, masks, *ends)
+    return LungFrame(*ends, core, origin.astype(np.float32))
+
+
+def lps_extent(mask: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Smallest and largest (x, y, z) in LPS millimetres of a mask's voxel centres; None if empty.
+
+    :param mask: bool (z, y, x).
+    :param affine: 4 x 4 from a voxel index (z, y, x, 1) to LPS millimetres.
+    """
+    filled = mask.any(axis=2)
+    if not filled.any():
+        return None
+    z, y = np.nonzero(filled)
+    # A linear function has its extremes on a row at the row's ends.
+    first = mask.argmax(axis=2)[filled]
+    last = mask.shape[2] - 1 - mask[:, :, ::-1].argmax(axis=2)[filled]
+    ends = np.stack([np.concatenate([z, z]), np.concatenate([y, y]), np.concatenate([first, last])])
+    lps = affine[:3, :3] @ ends + affine[:3, 3:]
+    return lps.min(axis=1), lps.max(axis=1)
+
+
+def _core(
+    lung: np.ndarray, masks: Masks, lps_min_mm: np.ndarray, lps_max_mm: np.ndarray
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """The part of a lung deeper than a third of its greatest distance to the pleura.
+
+    The border of the scan is not taken for pleura: a lung that is cut there goes on.
+    """
+    from scipy import ndimage
+
+    steps = np.ceil((lps_max_mm - lps_min_mm) / COARSE_MM).astype(int) + 2
+    origin = (lps_min_mm + lps_max_mm) / 2 - steps * COARSE_MM / 2
+    inside, in_scan = _on_coarse_grid(lung, masks, origin, steps + 1)
+    if not (in_scan & ~inside).any():
+        return None, origin
+    distance = ndimage.distance_transform_edt(inside | ~in_scan)
+    return distance > distance.max(initial=0, where=inside) / 3, origin
+
+
+def _on_coarse_grid(
+    lung: np.ndarray, masks: Masks, origin_mm: np.ndarray, size_xyz: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """A lung, and the scan's extent, as bool on a grid along the LPS axes (z, y, x)."""
+    to_index = np.linalg.inv(masks.geometry.affine)
+    x, y, z = (o + COARSE_MM * np.arange(n) for o, n in zip(origin_mm, size_xyz, strict=True))
+    in_box = in_scan = np.ones((1, 1, 1), bool)
+    index = []
+    for axis in range(3):
+        row = to_index[axis].astype(np.float32)
+        place = row[2] * z[:, None, None] + row[1] * y[None, :, None] + row[0] * x[None, None, :] + row[3]
+        nearest = np.rint(place).astype(np.int32)
+        first = -masks.start_zyx[axis]
+        in_scan = in_scan & (nearest >= first) & (nearest < first + masks.scan_shape_zyx[axis])
+        in_box = in_box & (nearest >= 0) & (nearest < masks.shape[axis])
+        index.append(np.clip(nearest, 0, masks.shape[axis] - 1))
+    return lung[tuple(index)] & in_box, in_scan

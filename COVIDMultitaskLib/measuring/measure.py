@@ -1,0 +1,151 @@
+"""From label maps to findings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from COVIDMultitaskLib.engines.contract import EngineIdentity, Prediction
+from COVIDMultitaskLib.findings import (
+    RESEARCH_USE,
+    Findings,
+    InputSummary,
+    LesionFindings,
+    LobeFindings,
+    QualityFlag,
+    RegionFindings,
+)
+from COVIDMultitaskLib.labels import DIAGNOSES, SEVERITIES
+from COVIDMultitaskLib.measuring.components import MIN_LESION_ML, find_components
+from COVIDMultitaskLib.measuring.distribution import lesion_shares
+from COVIDMultitaskLib.measuring.masks import Masks, cut_masks
+from COVIDMultitaskLib.measuring.quality import mask_flags, scan_flags
+from COVIDMultitaskLib.measuring.regions import count_voxels, lobe_findings, lung_findings, total_findings
+from COVIDMultitaskLib.measuring.scores import ct_grade
+from COVIDMultitaskLib.volume import Geometry, IntensityKind, Volume
+
+
+@dataclass(frozen=True)
+class MaskMeasures:
+    """All that label maps and HU tell; see :class:`COVIDMultitaskLib.findings.Findings`."""
+
+    lobes: tuple[LobeFindings, ...] | None
+    lungs: tuple[RegionFindings, ...] | None
+    total: RegionFindings | None
+    worst_lung_percent: float | None
+    ct_severity_score: int | None
+    ct_grade: int | None
+    lesions: LesionFindings | None
+    quality: tuple[QualityFlag, ...]
+
+
+def measure(volume: Volume, prediction: Prediction) -> Findings:
+    """Measure an engine's answers on a scan.
+
+    :param volume: the scan (z, y, x), of any orientation.
+    :param prediction: answers on the scan's own grid; one that is None stays "not assessed".
+    :raises ValueError: when a label map has another shape than the scan, or undeclared labels.
+    """
+    hu = volume.array if volume.intensity is IntensityKind.HOUNSFIELD else None
+    measures = measure_masks(prediction.lobes, prediction.lesions, volume.geometry, hu)
+    quality = (*measures.quality, *scan_flags(volume, prediction.unlikeness))
+    return Findings(
+        engine=prediction.identity,
+        input=summarise(volume),
+        severity=_probabilities(prediction.severity, SEVERITIES),
+        diagnosis=_probabilities(prediction.diagnosis, DIAGNOSES),
+        notice=notice(prediction.identity),
+        **{**vars(measures), "quality": tuple(sorted(quality, key=lambda flag: flag.level != "warning"))},
+    )
+
+
+def measure_masks(
+    lobes: np.ndarray | None, lesions: np.ndarray | None, geometry: Geometry, hu: np.ndarray | None = None
+) -> MaskMeasures:
+    """Measure label maps, an engine's or corrected ones.
+
+    :param lobes: (z, y, x), values of ``labels.LOBES``, or None when not assessed.
+    :param lesions: (z, y, x), values of ``labels.LESIONS``, or None; where lobes are known, only
+        lesion voxels inside them count.
+    :param geometry: of all three arrays.
+    :param hu: the scan in HU, or None when its values are not HU.
+    :raises ValueError: when shapes differ or a map holds undeclared labels.
+    """
+    masks = cut_masks(lobes, lesions, hu, geometry)
+    known = lobes is not None, lesions is not None
+    counts = count_voxels(masks)
+    by_lobe = lobe_findings(counts, known[1]) if known[0] else None
+    by_lung = lung_findings(counts, known[1]) if known[0] else None
+    total = total_findings(counts, *known) if any(known) else None
+    worst = _worst(by_lung)
+    return MaskMeasures(
+        by_lobe,
+        by_lung,
+        total,
+        worst,
+        _severity_score(by_lobe),
+        None if worst is None else ct_grade(worst),
+        _lesions(masks, by_lung, total) if known[1] else None,
+        tuple(mask_flags(masks, by_lobe, by_lung, total)),
+    )
+
+
+def summarise(volume: Volume) -> InputSummary:
+    """What findings keep of a scan: nothing that tells whose it is or where it lay."""
+    provenance = volume.provenance
+    return InputSummary(
+        format=provenance.format,
+        shape_zyx=volume.geometry.shape,
+        spacing_zyx_mm=_rounded(volume.geometry.spacing_mm),
+        intensity=volume.intensity.value,
+        modality=provenance.modality,
+        kernel=provenance.kernel,
+        slice_thickness_mm=provenance.slice_thickness_mm,
+        missing_slices=provenance.missing_slices,
+        contrast=provenance.contrast,
+        notes=provenance.notes,
+    )
+
+
+def notice(identity: EngineIdentity) -> str:
+    """The line that stands under every result."""
+    return f"{RESEARCH_USE} Trained on: {identity.trained_on.rstrip('.')}."
+
+
+def _rounded(spacing_mm: tuple[float, float, float]) -> tuple[float, float, float]:
+    z, y, x = (round(s, 6) for s in spacing_mm)
+    return z, y, x
+
+
+def _probabilities(answer: Mapping[str, float] | None, keys: tuple[str, ...]) -> dict[str, float] | None:
+    return None if answer is None else {key: round(float(answer[key]), 6) for key in keys}
+
+
+def _worst(lungs: tuple[RegionFindings, ...] | None) -> float | None:
+    percents = [lung.lesion_percent for lung in lungs or () if lung.lesion_percent is not None]
+    return max(percents, default=None)
+
+
+def _severity_score(lobes: tuple[LobeFindings, ...] | None) -> int | None:
+    scores = [lobe.score for lobe in lobes or () if lobe.score is not None]
+    return sum(scores) if scores else None
+
+
+def _lesions(masks: Masks, lungs: tuple[RegionFindings, ...] | None, total: RegionFindings | None) -> LesionFindings:
+    components = find_components(masks)
+    shares = lesion_shares(masks)
+    whole = (total.lesion_volume_ml if total else None) or 0.0
+    return LesionFindings(
+        count=components.count,
+        largest_volume_ml=components.largest_ml,
+        largest_percent=round(100 * components.largest_ml / whole, 2) if components.count else None,
+        bilateral=None if lungs is None else all((lung.lesion_volume_ml or 0) > MIN_LESION_ML for lung in lungs),
+        peripheral_percent=shares.peripheral,
+        dorsal_percent=shares.dorsal,
+        upper_third_percent=shares.thirds[0] if shares.thirds else None,
+        middle_third_percent=shares.thirds[1] if shares.thirds else None,
+        lower_third_percent=shares.thirds[2] if shares.thirds else None,
+        components=components.listed,
+    )
