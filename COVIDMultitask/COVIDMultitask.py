@@ -1,0 +1,217 @@
+"""COVIDMultitask: chest CT in; lung lobes, COVID-19 lesions, severity and diagnosis out."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+if importlib.util.find_spec("COVIDMultitaskLib") is None:  # a source checkout: the library is the module's sibling
+    sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from COVIDMultitaskModule.compat import tr as _
+
+
+class COVIDMultitask(ScriptedLoadableModule):
+    """What Slicer lists."""
+
+    def __init__(self, parent) -> None:
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = _("COVID Multitask")
+        parent.categories = ["Segmentation", "Quantification"]
+        parent.dependencies = []
+        parent.contributors = ["The COVIDMultitask authors"]
+        parent.helpText = _(
+            "Finds the five lung lobes and COVID-19 lesions (ground-glass opacity, consolidation) in a chest CT, "
+            "measures them per lobe, and estimates severity and diagnosis. For research only, not for diagnosis. "
+            "Nothing leaves this computer."
+        )
+        parent.acknowledgementText = _("Built on 3D Slicer, MONAI and PyTorch.")
+
+
+class COVIDMultitaskWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The module's panel; its behaviour is in ``COVIDMultitaskModule.panel``."""
+
+    def __init__(self, parent=None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = COVIDMultitaskLogic()
+        self.panel: Any = None
+        self._parameterNode: Any = None
+        self._connection: Any = None
+
+    def setup(self) -> None:
+        """Build the panel when the module is first opened."""
+        from COVIDMultitaskModule.panel import AnalysisPanel
+
+        ScriptedLoadableModuleWidget.setup(self)
+        widget = slicer.util.loadUI(self.resourcePath("UI/COVIDMultitask.ui"))
+        self.layout.addWidget(widget)
+        self.ui = slicer.util.childWidgetVariables(widget)
+        self.panel = AnalysisPanel(self.ui, self.logic)
+        widget.setMRMLScene(slicer.mrmlScene)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.connectParameterNode()
+
+    def cleanup(self) -> None:
+        """Slicer closes or reloads the module: no process may stay behind."""
+        if self.panel is not None:
+            self.panel.cancel()
+        self.disconnectParameterNode()
+        self.removeObservers()
+
+    def enter(self) -> None:
+        """The module is opened."""
+        self.connectParameterNode()
+
+    def exit(self) -> None:
+        """Another module is opened; a running analysis goes on."""
+        self.disconnectParameterNode()
+
+    def onSceneStartClose(self, caller, event) -> None:
+        """The scan goes away: so does its analysis."""
+        self.panel.cancel()
+        self.disconnectParameterNode()
+
+    def onSceneEndClose(self, caller, event) -> None:
+        """An empty scene is there."""
+        if self.parent.isEntered:
+            self.connectParameterNode()
+
+    def connectParameterNode(self) -> None:
+        """Let the panel show what the scene's parameter node holds, and the other way round."""
+        self.disconnectParameterNode()
+        self._parameterNode = self.logic.getParameterNode()
+        self._connection = self._parameterNode.connectGui(self.ui)
+        self.panel.updateApply()
+
+    def disconnectParameterNode(self) -> None:
+        """Leave the parameter node alone."""
+        if self._parameterNode is not None:
+            self._parameterNode.disconnectGui(self._connection)
+            self._parameterNode = None
+
+
+class COVIDMultitaskLogic(ScriptedLoadableModuleLogic):
+    """Analyses a volume in a child process and puts the results into the scene.
+
+    >>> nodes = COVIDMultitaskLogic().analyze(volumeNode)
+    >>> labelmapNode = COVIDMultitaskLogic().exportLabelmap(nodes.lobes, volumeNode)
+    """
+
+    def getParameterNode(self):
+        """The scene's parameters, typed."""
+        from COVIDMultitaskModule.parameter_node import wrap
+
+        return wrap(super().getParameterNode())
+
+    def startAnalysis(self, volumeNode, onProgress=lambda message: None):
+        """Start the analysis of a volume and return at once.
+
+        :param onProgress: called with each ``ProgressMessage`` while the analysis is polled.
+        :return: an ``Analysis`` to poll until it is over, or to cancel.
+        :raises CovidMultitaskError: when it cannot be started, with the reason.
+        """
+        from COVIDMultitaskModule.analysis import Analysis
+        from COVIDMultitaskModule.parameter import AnalysisParameter
+
+        from COVIDMultitaskLib.errors import InputError
+
+        problem = AnalysisParameter(volumeNode).problem
+        if problem:
+            raise InputError(problem)
+        analysis = Analysis(volumeNode, onProgress=onProgress)
+        analysis.start()
+        return analysis
+
+    def writeResults(self, analysis):
+        """Put the results of a finished analysis into the scene.
+
+        :return: ``ResultNodes`` (``lobes``, ``lesions``, ``table``): those of the volume's earlier analysis if it
+            has any.
+        """
+        from COVIDMultitaskModule.scene_writer import writeResults
+
+        return writeResults(analysis.volumeNode, analysis.results)
+
+    def analyze(self, volumeNode, onProgress=lambda message: None):
+        """Analyse a volume and wait for the results; Slicer stays alive meanwhile.
+
+        :return: ``ResultNodes``.
+        :raises CovidMultitaskError: when the analysis fails, with the reason.
+        """
+        import time
+
+        from COVIDMultitaskModule.analysis import State
+        from COVIDMultitaskModule.compat import processEvents
+
+        from COVIDMultitaskLib.errors import CovidMultitaskError
+
+        analysis = self.startAnalysis(volumeNode, onProgress)
+        try:
+            while analysis.poll() is State.RUNNING:
+                processEvents()
+                time.sleep(0.05)
+        finally:
+            analysis.cancel()
+        if analysis.state is not State.DONE:
+            raise CovidMultitaskError(analysis.error)
+        return self.writeResults(analysis)
+
+    def exportLabelmap(self, segmentationNode, volumeNode):
+        """A result as a new label map node on the volume's grid, with the library's label values."""
+        from COVIDMultitaskModule.scene_writer import exportLabelmap
+
+        return exportLabelmap(segmentationNode, volumeNode)
+
+
+class COVIDMultitaskTest(ScriptedLoadableModuleTest):
+    """Self-test inside Slicer; the other tests are under ``Testing``."""
+
+    def setUp(self) -> None:
+        """Start from an empty scene."""
+        slicer.mrmlScene.Clear()
+
+    def runTest(self) -> None:
+        """Run all of them."""
+        self.setUp()
+        self.test_resultsLieOnTheScan()
+
+    def test_resultsLieOnTheScan(self) -> None:
+        """Labels written for a tilted scan under a transform come back on the same voxels."""
+        import numpy as np
+        import vtk
+        from COVIDMultitaskModule.exchange import Results
+
+        ijkToRas = slicer.util.vtkMatrixFromArray(
+            np.array([[-0.7, 0.1, 0.0, 50.0], [0.1, 0.7, 0.2, -30.0], [0.0, -0.1, 2.5, 10.0], [0.0, 0.0, 0.0, 1.0]])
+        )
+        scan = slicer.util.addVolumeFromArray(np.zeros((8, 20, 24), np.int16), ijkToRas, "tilted scan")
+        shift = vtk.vtkTransform()
+        shift.RotateX(15)
+        shift.Translate(40, -20, 30)
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        transform.SetMatrixTransformToParent(shift.GetMatrix())
+        scan.SetAndObserveTransformNodeID(transform.GetID())
+        lobes = np.zeros((8, 20, 24), np.uint8)
+        lobes[2:6, 4:16, 3:11], lobes[2:6, 4:16, 13:21] = 4, 1
+        nodes = self._write(scan, Results(lobes, None, {}))
+        labelmap = COVIDMultitaskLogic().exportLabelmap(nodes.lobes, scan)
+        self.assertTrue(np.array_equal(slicer.util.arrayFromVolume(labelmap), lobes))
+        self.assertEqual(nodes.lobes.GetTransformNodeID(), transform.GetID())
+
+    def _write(self, scan, results):
+        from COVIDMultitaskModule.scene_writer import writeResults
+
+        return writeResults(scan, results)

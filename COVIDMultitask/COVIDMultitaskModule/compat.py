@@ -1,0 +1,53 @@
+"""Differences between Slicer versions, and between Slicer and plain Python: all of them are here."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+
+def tr(text: str) -> str:
+    """Text in the user's language, where Slicer can translate (5.4 and later, in the application)."""
+    try:
+        from slicer.i18n import tr as translate
+    except ImportError:
+        return text
+    return translate(text)
+
+
+def pythonExecutable() -> str:
+    """The interpreter that has Slicer's packages: ``PythonSlicer``, or this one outside Slicer."""
+    return shutil.which("PythonSlicer") or sys.executable
+
+
+def temporaryRoot() -> Path:
+    """Slicer's temporary folder (the user can set it), or the system's."""
+    import slicer
+
+    app = getattr(slicer, "app", None)
+    return Path(app.temporaryPath if app is not None else tempfile.gettempdir())
+
+
+def moduleLogic(name: str):
+    """Logic of a Slicer module such as ``"terminologies"``; ``None`` in a build without it."""
+    import slicer
+
+    module = getattr(slicer.modules, name, None)
+    return module.logic() if module is not None else None
+
+
+def processEvents() -> None:
+    """Let Slicer's windows live, where there are any."""
+    import slicer
+
+    app = getattr(slicer, "app", None)
+    if app is not None:
+        app.processEvents()
+
+
+def missingPackages() -> list[str]:
+    """Python packages the analysis needs and this Slicer lacks (nothing is imported to find out)."""
+    return [name for name in ("torch", "monai", "SimpleITK") if importlib.util.find_spec(name) is None]
