@@ -1,0 +1,6 @@
+"""Results for people: a table for the terminal and an overview picture."""
+
+from COVIDMultitaskLib.reporting.overview import draw_overview
+from COVIDMultitaskLib.reporting.table import print_findings
+
+__all__ = ["draw_overview", "print_findings"]

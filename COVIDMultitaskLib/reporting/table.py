@@ -1,0 +1,127 @@
+"""Findings as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from COVIDMultitaskLib.findings import Findings, LesionFindings, RegionFindings
+from COVIDMultitaskLib.labels import DIAGNOSES, DIAGNOSIS_NAMES
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+NOT_ASSESSED = "not assessed by this engine"
+
+_FIGURES = (
+    ("Volume ml", "volume_ml", 0),
+    ("Lesion ml", "lesion_volume_ml", 1),
+    ("Lesion %", "lesion_percent", 1),
+    ("Ground glass %", "ground_glass_percent", 1),
+    ("Consolidation %", "consolidation_percent", 1),
+    ("Mean lesion HU", "mean_lesion_hu", 0),
+    ("Score", "score", 0),
+)
+_COMPARED = ("volume_ml", "lesion_volume_ml", "lesion_percent", "score")
+
+
+def print_findings(findings: Findings, console: Console, truth: Findings | None = None) -> None:
+    """Print findings to a rich console.
+
+    :param truth: findings of the known labels of a phantom, shown beside what was found.
+    """
+    console.print(_regions_table(findings, truth))
+    console.print(_summary_table(findings, truth))
+    for flag in findings.quality:
+        style = "yellow" if flag.level == "warning" else "dim"
+        console.print(f"{'!' if flag.level == 'warning' else '-'} {flag.message}", style=style, markup=False)
+    console.print(findings.notice, style="dim", markup=False)
+
+
+def _regions_table(findings: Findings, truth: Findings | None) -> Table:
+    table = _table("Lobes and lungs")
+    table.add_column("Region", no_wrap=True)
+    figures = [figure for figure in _FIGURES if truth is None or figure[1] in _COMPARED]
+    for name, _, _ in figures:
+        table.add_column(name, justify="right")
+        if truth is not None:
+            table.add_column("truth", justify="right", style="dim")
+    known = {region.key: region for region in _regions(truth)} if truth else {}
+    for region in _regions(findings):
+        cells = []
+        for _, field, digits in figures:
+            cells.append(_number(getattr(region, field, None), digits))
+            if truth is not None:
+                cells.append(_number(getattr(known.get(region.key), field, None), digits))
+        table.add_row(region.name, *cells, end_section=region.key in ("right_lower", "right"))
+    return table
+
+
+def _regions(findings: Findings) -> Iterator[RegionFindings]:
+    yield from findings.lobes or ()
+    yield from findings.lungs or ()
+    if findings.total is not None:
+        yield findings.total
+
+
+def _summary_table(findings: Findings, truth: Findings | None) -> Table:
+    table = _table("Whole scan")
+    table.add_column("Finding", no_wrap=True)
+    table.add_column("Value")
+    if truth is not None:
+        table.add_column("truth", style="dim")
+    known = dict(_summary(truth)) if truth else {}
+    for name, value in _summary(findings):
+        table.add_row(name, value, *([known[name]] if truth is not None else []))
+    return table
+
+
+def _summary(findings: Findings) -> Iterator[tuple[str, str]]:
+    """Name and value of what is told of the scan as a whole; the names are always the same."""
+    yield "Worst lung", _with_unit(findings.worst_lung_percent, "%")
+    score = findings.ct_severity_score
+    yield "CT severity score", NOT_ASSESSED if score is None else f"{score} of 25"
+    yield "CT grade", NOT_ASSESSED if findings.ct_grade is None else f"CT-{findings.ct_grade}"
+    severe = findings.severity
+    yield "Severe", NOT_ASSESSED if severe is None else f"{100 * severe['severe']:.0f} %"
+    yield "Diagnosis", _diagnosis(findings)
+    yield from _lesion_summary(findings.lesions)
+
+
+def _diagnosis(findings: Findings) -> str:
+    if findings.diagnosis is None:
+        return NOT_ASSESSED
+    order = sorted(DIAGNOSES, key=lambda key: -findings.diagnosis[key])  # type: ignore[index]
+    return ", ".join(f"{DIAGNOSIS_NAMES[key]} {100 * findings.diagnosis[key]:.0f} %" for key in order)
+
+
+def _lesion_summary(lesions: LesionFindings | None) -> Iterator[tuple[str, str]]:
+    if lesions is None:
+        lesions = LesionFindings(0, 0.0, None, None, None, None, None, None, None)
+        count = largest = NOT_ASSESSED
+    else:
+        count = f"{lesions.count} above 50 mm³"
+        largest = _with_unit(lesions.largest_volume_ml, "ml")
+    yield "Lesions", count
+    yield "Largest lesion", largest
+    yield "Both lungs affected", {True: "yes", False: "no", None: "–"}[lesions.bilateral]
+    yield "Peripheral", _with_unit(lesions.peripheral_percent, "%")
+    yield "Dorsal", _with_unit(lesions.dorsal_percent, "%")
+    thirds = (lesions.upper_third_percent, lesions.middle_third_percent, lesions.lower_third_percent)
+    yield "Upper / middle / lower third", " / ".join(_with_unit(third, "%") for third in thirds)
+
+
+def _table(title: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def _with_unit(value: float | None, unit: str) -> str:
+    return "–" if value is None else f"{_number(value, 1)} {unit}"
