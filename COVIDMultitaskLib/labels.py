@@ -70,7 +70,7 @@ LESIONS: tuple[Label, ...] = (
         "ground_glass",
         "Ground-glass opacity",
         (255, 165, 0),
-        Code("50196008", "Ground glass opacity"),
+        Code("112120", "Ground glass opacity", "DCM"),
         MORPHOLOGICALLY_ALTERED_STRUCTURE,
     ),
     Label(
