@@ -1,0 +1,101 @@
+"""Random numbers and smooth random fields, all from one seed, on any device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+
+class Draw:
+    """The one source of chance for a synthetic scan.
+
+    :param seed: equal seeds on one device give equal scans.
+    :param device: where the fields are made.
+    """
+
+    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.scalars = np.random.default_rng(seed)
+        self._generator = torch.Generator(self.device).manual_seed(seed)
+
+    def uniform(self, low: float, high: float) -> float:
+        """A number between ``low`` and ``high``."""
+        return float(self.scalars.uniform(low, high))
+
+    def log_uniform(self, low: float, high: float) -> float:
+        """A number between ``low`` and ``high``, every factor equally likely."""
+        return math.exp(self.uniform(math.log(low), math.log(high)))
+
+    def chance(self, probability: float) -> bool:
+        """True with this probability."""
+        return bool(self.scalars.random() < probability)
+
+    def integer(self, low: int, high: int) -> int:
+        """A whole number from ``low`` to ``high``, both included."""
+        return int(self.scalars.integers(low, high + 1))
+
+    def white(self, shape: Sequence[int]) -> torch.Tensor:
+        """Standard normal noise of this shape."""
+        return torch.randn(tuple(shape), generator=self._generator, device=self.device)
+
+    def smooth(self, shape: Sequence[int], cell: float) -> torch.Tensor:
+        """Noise (z, y, x) of about zero mean and unit deviation that varies over ``cell`` voxels."""
+        coarse = [max(2, round(n / cell) + 1) for n in shape]
+        noise = self.white((1, 1, *coarse)) * 1.7  # interpolation takes away about 40 % of the deviation
+        return F.interpolate(noise, tuple(shape), mode="trilinear", align_corners=True)[0, 0]
+
+    def points(self, weight: torch.Tensor, count: int) -> list[tuple[int, int, int]]:
+        """Voxels (z, y, x) drawn in proportion to ``weight``; none where it is zero throughout."""
+        coarse = F.avg_pool3d(weight[None, None], 4)[0, 0]
+        flat = coarse.flatten()
+        if count == 0 or float(flat.sum()) <= 0:
+            return []
+        chosen = torch.multinomial(flat, count, replacement=True, generator=self._generator)
+        _, height, width = coarse.shape
+        jitter = self.scalars.integers(0, 4, (count, 3))
+        return [
+            (
+                4 * (i // (height * width)) + int(j[0]),
+                4 * (i // width % height) + int(j[1]),
+                4 * (i % width) + int(j[2]),
+            )
+            for i, j in zip(chosen.tolist(), jitter, strict=True)
+        ]
+
+
+def gaussian_blur(volume: torch.Tensor, sigmas: Sequence[float]) -> torch.Tensor:
+    """Blur a (z, y, x) volume with deviations in voxels along (z, y, x); edges are continued."""
+    blurred = volume[None, None]
+    for axis, sigma in enumerate(sigmas):
+        if sigma < 0.1:
+            continue
+        radius = max(1, math.ceil(2.5 * sigma))
+        offsets = torch.arange(-radius, radius + 1, device=volume.device, dtype=volume.dtype)
+        kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+        blurred = _convolved(blurred, kernel / kernel.sum(), axis)
+    return blurred[0, 0]
+
+
+def box_blur(volume: torch.Tensor, widths: Sequence[float]) -> torch.Tensor:
+    """Average over boxes of these widths in voxels (fractions allowed) along (z, y, x)."""
+    blurred = volume[None, None]
+    for axis, width in enumerate(widths):
+        if width <= 1.0:
+            continue
+        radius = math.ceil((width - 1) / 2)
+        offsets = torch.arange(-radius, radius + 1, device=volume.device, dtype=volume.dtype).abs()
+        kernel = (width / 2 + 0.5 - offsets).clamp(0, 1)
+        blurred = _convolved(blurred, kernel / kernel.sum(), axis)
+    return blurred[0, 0]
+
+
+def _convolved(volume: torch.Tensor, kernel: torch.Tensor, axis: int) -> torch.Tensor:
+    shape = [1, 1, 1, 1, 1]
+    shape[2 + axis] = len(kernel)
+    pad = [0, 0, 0, 0, 0, 0]
+    pad[2 * (2 - axis)] = pad[2 * (2 - axis) + 1] = len(kernel) // 2
+    return F.conv3d(F.pad(volume, pad, mode="replicate"), kernel.view(shape))
