@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -174,6 +174,7 @@ def _whole_file(path: Path) -> Iterator[Path]:
     """A temporary file name beside ``path`` that becomes ``path`` when the block ends well."""
     temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
     try:
+        temporary.touch(exist_ok=False)  # tells early, and why, when the folder cannot be written to
         yield temporary
         _flush(temporary)
         os.replace(temporary, path)
@@ -202,10 +203,14 @@ def _write_nifti(volume: Volume, path: Path) -> None:
     array = np.ascontiguousarray(volume.array)
     header = nifti1_header(volume.geometry, array.dtype)
     voxels = array.astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data
-    opened = gzip.GzipFile(path, "wb", _GZIP_LEVEL, mtime=0) if path.name.endswith(".gz") else path.open("wb")
-    with opened as file:
+    with path.open("wb") as plain, _packed(plain) if path.name.lower().endswith(".gz") else plain as file:
         file.write(header)
         file.write(voxels)
+
+
+def _packed(file: BinaryIO) -> gzip.GzipFile:
+    """Without name and time, so that the same volume gives the same file."""
+    return gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0)
 
 
 def _cause(folder: Path, array_bytes: int) -> int:
@@ -214,8 +219,6 @@ def _cause(folder: Path, array_bytes: int) -> int:
         free = shutil.disk_usage(folder).free
     except OSError as error:
         return error.errno or errno.EIO
-    if not os.access(folder, os.W_OK):
-        return errno.EACCES
     return errno.ENOSPC if free < array_bytes else errno.EIO
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 _FORMATS = {".nrrd": "NRRD", ".nhdr": "NRRD", ".mha": "MetaImage", ".mhd": "MetaImage"}
+_SEVERAL_VALUES = "The image has several values per voxel, as a colour image has; give the CT with one."
 _INVALID = {
     "spacing": "The voxel spacing in the header of {name} is zero or not a number; correct the header.",
     "direction": "The direction matrix in the header of {name} cannot be inverted; correct the header.",
@@ -78,7 +79,7 @@ def _geometry(reader: sitk.ImageFileReader) -> Geometry:
     while len(size) > 3 and size[-1] == 1:
         size = size[:-1]
     if reader.GetNumberOfComponents() != 1:
-        raise InputError("The image has several values per voxel, as a colour image has; give the CT with one.")
+        raise InputError(_SEVERAL_VALUES)
     _check_dimensions(size)
     axes = reader.GetDimension()
     direction = np.array(reader.GetDirection()).reshape(axes, axes)[:3, :3]
@@ -96,6 +97,8 @@ def _voxels(reader: sitk.ImageFileReader, geometry: Geometry) -> np.ndarray:
 def _check_dimensions(size: tuple[int, ...]) -> None:
     if len(size) < 3:
         raise InputError("The image has two dimensions; give a whole chest CT as a volume or DICOM folder.")
+    if len(size) == 5 and size[3] == 1:  # NIfTI keeps the values of a voxel in the fifth dimension
+        raise InputError(_SEVERAL_VALUES)
     if len(size) > 3:
         frames = int(np.prod(size[3:]))
         raise InputError(f"The image has {len(size)} dimensions ({frames} frames); give one frame as a 3D volume.")

@@ -91,7 +91,9 @@ def _refuse_not_finite(array: np.ndarray) -> None:
     if np.issubdtype(array.dtype, np.integer):
         return
     # The sum is NaN or infinite when any value is, at a fraction of the memory of isfinite.
-    if np.isfinite(array.sum(dtype=np.float64)):
+    with np.errstate(invalid="ignore"):
+        total = array.sum(dtype=np.float64)
+    if np.isfinite(total):
         return
     count = array.size - int(np.count_nonzero(np.isfinite(array)))
     raise InputError(f"{count} voxels are NaN or infinite; replace them (by -1024 outside the body) and try again.")
