@@ -219,20 +219,14 @@ def _renumber(labelmapNode, values: Sequence[int]) -> None:
 
 
 def _setColors(labelmapNode, segmentation, values: Mapping[str, int]) -> None:
-    """Names and colours of the segments at their label values, instead of the table that the export made."""
-    scene = labelmapNode.GetScene()
-    display = labelmapNode.GetDisplayNode()
-    made = display.GetColorNode()
-    colors = scene.AddNewNodeByClass("vtkMRMLColorTableNode", f"{labelmapNode.GetName()} colors")
-    colors.SetTypeToUser()
+    """Names and colours of the segments at their label values, in the colour table that the export made."""
+    colors = labelmapNode.GetDisplayNode().GetColorNode()
     colors.SetNumberOfColors(max(values.values(), default=0) + 1)
-    colors.SetColor(0, "Background", 0.0, 0.0, 0.0, 0.0)
+    for value in range(colors.GetNumberOfColors()):
+        colors.SetColor(value, "Background" if value == 0 else "", 0.0, 0.0, 0.0, 0.0)
     for identifier, value in values.items():
         segment = segmentation.GetSegment(identifier)
         colors.SetColor(value, segment.GetName(), *segment.GetColor(), 1.0)
-    display.SetAndObserveColorNodeID(colors.GetID())
-    if made is not None and made.GetName().startswith(labelmapNode.GetName()):
-        scene.RemoveNode(made)
 
 
 def findResult(volumeNode, kind: str):

@@ -23,8 +23,6 @@ from .protocol import DoneMessage, ErrorMessage, LogMessage, Message, ProgressMe
 
 LONGEST_LINE = 1 << 16
 LOG_LINES = 500
-GRACE_S = 3.0
-"""How long the process may take to leave after its last message, or its pipes to run dry after it left."""
 
 
 class WorkerProcess:
@@ -32,6 +30,8 @@ class WorkerProcess:
 
     :param arguments: executable and its arguments.
     :param environment: variables to set in addition to the inherited ones.
+    :param grace_s: how long the process may take to leave after its last message, or its pipes
+        to run dry after it left.
 
     >>> worker = WorkerProcess(["python", "-m", "COVIDMultitaskLib", "analyze", "scan.nrrd", "-o", "out", "--json"])
     >>> worker.start()
@@ -39,9 +39,12 @@ class WorkerProcess:
     ...     messages = worker.poll()
     """
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, arguments: Sequence[str], environment: Mapping[str, str] | None = None, grace_s: float = 3.0
+    ) -> None:
         self.arguments = list(arguments)
         self.environment = dict(environment or {})
+        self._grace_s = grace_s
         self.log: deque[str] = deque(maxlen=LOG_LINES)
         self.isFinished = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -128,7 +131,7 @@ class WorkerProcess:
             return False
         # Either a grandchild holds the pipes open, or the process hangs while it leaves.
         if self._deadline is None:
-            self._deadline = time.monotonic() + GRACE_S
+            self._deadline = time.monotonic() + self._grace_s
         return time.monotonic() > self._deadline
 
     def _verdict(self) -> Message:
