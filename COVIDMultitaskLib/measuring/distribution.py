@@ -14,7 +14,7 @@ import numpy as np
 from COVIDMultitaskLib.labels import LUNGS
 from COVIDMultitaskLib.measuring.masks import Masks, lesion_voxels
 
-COARSE_MM = 2.5
+COARSE_MM = 2.0
 """Step of the grid on which the distance to the pleura is computed."""
 
 
