@@ -190,8 +190,8 @@ def test_the_core_of_a_lung_is_not_peripheral_and_its_rim_is() -> None:
 
 
 def test_the_border_of_a_cut_scan_is_no_pleura() -> None:
-    middle = [Ball(center, 12) for center in CENTERS.values()]
-    volume, lobes, lesions = draw(AXIAL, middle)
+    near_the_cut = [Ball((x, y, 36.0), 10) for x, y, _ in CENTERS.values()]
+    volume, lobes, lesions = draw(AXIAL, near_the_cut)
     geometry = AXIAL.cropped((25, 0, 0), (45, *AXIAL.shape[1:]))
     cut = Volume(volume.array[25:45], geometry, provenance=volume.provenance)
     found = measure(cut, answer(lobes[25:45], lesions[25:45]))

@@ -103,6 +103,17 @@ def test_a_lobe_cut_off_from_its_lung_is_kept() -> None:
     assert np.array_equal(clean(broken), broken)
 
 
+def test_what_is_left_of_a_lobe_is_kept_however_small_the_lung_piece() -> None:
+    """A piece far below a tenth of the largest lung, but all there is of the left upper lobe."""
+    broken = LOBES.copy()
+    upper = LOBES == 1
+    top = np.nonzero(upper.any(axis=(1, 2)))[0][-1]
+    upper[top - 8 :] = False
+    broken[upper] = 0
+    assert 10 < (broken == 1).sum() * 0.064 < 0.1 * (broken >= 3).sum() * 0.064
+    assert np.array_equal(clean(broken), broken)
+
+
 @pytest.mark.parametrize("values", [(1, 2), (3, 4, 5), (5,)])
 def test_one_lung_is_enough(values) -> None:
     alone = np.where(np.isin(LOBES, values), LOBES, 0).astype(np.uint8)
