@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import SimpleITK as sitk
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+_HALVES = (".hdr", ".img", ".img.gz")  # Analyze and old NIfTI, which ITK reads as zeros when truncated
 _FORMATS = {".nrrd": "NRRD", ".nhdr": "NRRD", ".mha": "MetaImage", ".mhd": "MetaImage"}
 _SEVERAL_VALUES = "The image has several values per voxel, as a colour image has; give the CT with one."
 _INVALID = {
@@ -34,6 +35,8 @@ def read_image(path: Path, bounded: bool = True) -> Volume:
     name = path.name.lower()
     if path.suffix.lower() in PICTURES:
         raise InputError(f"{path.suffix} files are pictures; only volumes are accepted: give DICOM or NIfTI.")
+    if name.endswith(_HALVES):
+        raise InputError(f"{path.name} is one of a pair of files; save the scan as a single .nii.gz file.")
     if name.endswith((".nii", ".nii.gz")):
         return _read_nifti(path, bounded)
     return _read_itk(path, bounded)

@@ -39,7 +39,8 @@ def to_hounsfield(volume: Volume) -> Volume:
         notes = (*notes, _NOTES[kind])
     array, padding_note = _without_padding(array)
     provenance = replace(volume.provenance, notes=(*notes, *padding_note))
-    return replace(volume, array=array, intensity=IntensityKind.HOUNSFIELD, provenance=provenance)
+    # Narrow once more: only the padding may have been beyond 16 bits.
+    return replace(volume, array=_as_narrow(array), intensity=IntensityKind.HOUNSFIELD, provenance=provenance)
 
 
 def recognise(array: np.ndarray) -> IntensityKind:

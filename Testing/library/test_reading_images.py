@@ -284,6 +284,10 @@ def test_pictures(tmp_path: Path, suffix: str) -> None:
     refuse(path, "pictures; only volumes are accepted")
 
 
+def test_pairs_of_files(tmp_path: Path) -> None:
+    refuse(written_by_itk(tmp_path / "scan.img", chest_hu()), "one of a pair of files; save the scan as a single")
+
+
 def test_zero_spacing(tmp_path: Path) -> None:
     sentence = "spacing .* is (zero|not positive).*correct the"
     refuse(edited(written_by_itk(tmp_path / "a.mha", HU), rb"ElementSpacing = \S+", b"ElementSpacing = 0"), sentence)
@@ -382,14 +386,16 @@ def test_label_map_in_floats(tmp_path: Path) -> None:
         read_label_map(tmp_path / "labels.nii.gz")
 
 
+@pytest.mark.parametrize("padding", [-3024, -100_000])
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_padding_becomes_air(tmp_path: Path, suffix: str) -> None:
-    array = chest_hu()
-    array[:, :5] = -3024
+def test_padding_becomes_air(tmp_path: Path, suffix: str, padding: int) -> None:
+    array = chest_hu().astype(np.int32)
+    array[:, :5] = padding
     write_volume(chest_volume().with_array(array), tmp_path / f"s{suffix}")
     volume = read_volume(tmp_path / f"s{suffix}")
-    assert volume.array.min() == -1024
-    assert any("down to -3024" in note for note in volume.provenance.notes)
+    assert volume.array.dtype == np.int16
+    assert (volume.array[:, :5] == -1024).all()
+    assert any(f"down to {padding:g}" in note for note in volume.provenance.notes)
 
 
 def windowed(low: float, high: float, top: float, dtype: type) -> np.ndarray:
