@@ -9,9 +9,9 @@ from COVIDMultitaskLib.phantom.patient import Patient
 from COVIDMultitaskLib.phantom.shapes import Point, ellipsoid, interpolate, join, segment, smooth_max, smooth_min, tube
 from COVIDMultitaskLib.phantom.skeleton import spine_y
 
-CARINA: Point = (-1, 107, 152)
-RIGHT_HILUM: Point = (-31, 113, 126)
-LEFT_HILUM: Point = (40, 117, 124)
+CARINA: Point = (-1, 107, 156)
+RIGHT_HILUM: Point = (-27, 113, 124)
+LEFT_HILUM: Point = (38, 117, 122)
 
 # Lobe value -> where its bronchus, artery and veins enter the lung (x, y, z).
 LOBAR_ROOTS: dict[int, Point] = {
@@ -24,11 +24,11 @@ LOBAR_ROOTS: dict[int, Point] = {
 
 _LUMEN: tuple[tuple[tuple[Point, ...], tuple[float, ...]], ...] = (
     (((0, 58, 300), (0, 84, 215), CARINA), (8.5, 8.5, 8.5)),
-    ((CARINA, (-15, 110, 140), RIGHT_HILUM, (-39, 117, 115), LOBAR_ROOTS[5]), (7.5, 7.0, 5.5, 5.0, 4.0)),
-    (((-19, 111, 136), (-34, 108, 142), LOBAR_ROOTS[3]), (5.0, 4.5, 4.0)),
-    (((-37, 115, 117), LOBAR_ROOTS[4]), (3.8, 3.0)),
-    ((CARINA, (17, 112, 140), LEFT_HILUM, (46, 122, 116), LOBAR_ROOTS[2]), (6.5, 6.0, 5.2, 4.4, 3.8)),
-    (((37, 116, 126), (46, 108, 132), LOBAR_ROOTS[1]), (4.6, 4.2, 3.8)),
+    ((CARINA, (-13, 110, 141), RIGHT_HILUM, (-36, 117, 113), LOBAR_ROOTS[5]), (7.5, 7.0, 5.5, 5.0, 4.0)),
+    (((-17, 111, 137), (-31, 108, 142), LOBAR_ROOTS[3]), (5.0, 4.5, 4.0)),
+    (((-34, 115, 115), LOBAR_ROOTS[4]), (3.8, 3.0)),
+    ((CARINA, (16, 112, 141), LEFT_HILUM, (44, 122, 113), LOBAR_ROOTS[2]), (6.5, 6.0, 5.2, 4.4, 3.8)),
+    (((35, 116, 125), (44, 108, 130), LOBAR_ROOTS[1]), (4.6, 4.2, 3.8)),
 )
 
 _GREAT_VESSELS: tuple[tuple[tuple[Point, ...], tuple[float, ...]], ...] = (

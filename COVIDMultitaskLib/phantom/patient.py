@@ -51,8 +51,8 @@ def draw_patient(seed: int) -> Patient:
         minor_fissure=uniform(126, 138),
         fat=uniform(8, 20),
         heart=uniform(0.92, 1.06),
-        lung_hu=uniform(-885, -855),
-        gravity_hu=uniform(40, 70),
+        lung_hu=uniform(-900, -865),
+        gravity_hu=uniform(45, 85),
         blood_hu=uniform(38, 48),
         noise_hu=uniform(11, 17),
     )

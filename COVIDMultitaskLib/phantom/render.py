@@ -75,7 +75,7 @@ def paint_body(image: np.ndarray, scene: Scene, grid: Grid, edge_mm: float) -> N
     anatomy, textures = scene.anatomy, scene.textures
     body, cage = anatomy.on("body", grid), anatomy.on("cage", grid)
     soft, planes = textures["soft"].on(grid), textures["planes"].on(grid)
-    tissue = MUSCLE_HU + 7 * soft
+    tissue = MUSCLE_HU + 11 * soft
     between = np.maximum(np.abs(planes) * 10 - 2.2, 12.5 - cage)
     layer = np.abs(cage - 14 - 2.5 * planes) - 0.9 - 0.8 * np.maximum(planes, 0)
     under_skin = -(body + anatomy.patient.fat + 3.5 * planes)
@@ -153,7 +153,7 @@ def parenchyma(scene: Scene, grid: Grid, major: np.ndarray, minor: np.ndarray) -
     patient, textures = scene.anatomy.patient, scene.textures
     weight = (grid.y[None, :, None] - 97) / 195
     air = (patient.lung_hu + patient.gravity_hu * weight).astype(np.float32)
-    air = air + 13 * textures["soft"].on(grid) + 15 * textures["fine"].on(grid)
+    air = air + 20 * textures["soft"].on(grid) + 20 * textures["fine"].on(grid) + 12 * textures["planes"].on(grid)
     present = np.clip((textures["planes"].on(grid) + 1.0) * 3, 0, 1)
     right = (grid.x < 0)[None, None, :]
     nearest = np.where(right & (major > 0), np.minimum(np.abs(major), np.abs(minor)), np.abs(major))
