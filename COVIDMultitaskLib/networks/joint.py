@@ -1,6 +1,8 @@
 """The joint network: one 3D encoder, four answers.
 
-A U-Net of MONAI blocks finds lobes and lesions. Severity and diagnosis are read off its
+A U-Net of MONAI blocks finds lobes and lesions. It works on 2 x 2 x 2 blocks of voxels
+(folded into channels on the way in, unfolded on the way out): an eighth of the positions
+at full resolution, which is what makes it quick on a CPU. Severity and diagnosis are read off its
 quarter-resolution features, averaged over the lungs and over the lesions that the same
 pass found, together with each lobe's share of ground-glass and consolidation. The
 averages are sums over voxels: they need no fixed input size, and scans too large for
@@ -16,12 +18,19 @@ import torch
 import torch.nn.functional as F
 from monai.networks.blocks import Convolution
 from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
+from monai.networks.utils import pixelshuffle, pixelunshuffle
 from torch import nn
 
 from COVIDMultitaskLib import labels
 
+BLOCK = 2
+"""Voxels along each side of the blocks that the network folds into channels."""
+
 FEATURE_STRIDE = 4
 """The classification features are this many voxels of the input wide."""
+
+SIDE_MULTIPLE = 16
+"""Each side of an input must be a multiple of this."""
 
 
 class Segmentation(NamedTuple):
@@ -47,11 +56,11 @@ class Classification(NamedTuple):
 class JointNetwork(nn.Module):
     """Lobes, lesions, severity and diagnosis from one normalised chest CT.
 
-    :param channels: features at each of five resolutions, finest first.
+    :param channels: features at each of four resolutions, finest (one block) first.
     :param classifier_channels: width of the features and of the hidden layer that classify.
     """
 
-    def __init__(self, channels: Sequence[int] = (32, 48, 96, 160, 256), classifier_channels: int = 64) -> None:
+    def __init__(self, channels: Sequence[int] = (32, 64, 128, 192), classifier_channels: int = 48) -> None:
         super().__init__()
         unit = {
             "act": ("LeakyReLU", {"negative_slope": 0.1, "inplace": True}),
@@ -60,17 +69,16 @@ class JointNetwork(nn.Module):
             "dropout": 0.0,
         }
         first, *deeper = channels
-        self.stem = TwoConv(3, 1, first, **unit)
+        self.stem = TwoConv(3, BLOCK**3, first, **unit)
         self.encoder = nn.ModuleList(
             Down(3, wide, narrow, **unit) for wide, narrow in zip(channels[:-1], deeper, strict=True)
         )
         self.decoder = nn.ModuleList(
-            UpCat(3, deep, skip, skip, halves=False, **unit)
-            for deep, skip in zip(channels[:0:-1], channels[-2::-1], strict=True)
+            UpCat(3, deep, skip, skip, **unit) for deep, skip in zip(channels[:0:-1], channels[-2::-1], strict=True)
         )
-        self.lobe_head = nn.Conv3d(first, 1 + len(labels.LOBES), 1)
-        self.lesion_head = nn.Conv3d(first, 1 + len(labels.LESIONS), 1)
-        self.feature_head = Convolution(3, channels[2], classifier_channels, kernel_size=1, **unit)
+        self.lobe_head = nn.Conv3d(first, BLOCK**3 * (1 + len(labels.LOBES)), 1)
+        self.lesion_head = nn.Conv3d(first, BLOCK**3 * (1 + len(labels.LESIONS)), 1)
+        self.feature_head = Convolution(3, channels[1], classifier_channels, kernel_size=1, **unit)
         self.classifier = nn.Sequential(
             nn.Linear(2 * classifier_channels + _SHARES, classifier_channels),
             nn.ReLU(inplace=True),
@@ -81,16 +89,14 @@ class JointNetwork(nn.Module):
 
     def segment(self, image: torch.Tensor) -> Segmentation:
         """Lobe and lesion logits of (b, 1, z, y, x) images whose sides are multiples of 16."""
-        skips = [self.stem(image)]
+        skips = [self.stem(pixelunshuffle(image, 3, BLOCK))]
         for down in self.encoder:
             skips.append(down(skips[-1]))
-        x = skips.pop()
-        features = x
-        for level, up in enumerate(self.decoder):
-            x = up(x, skips.pop())
-            if level == len(self.decoder) - 3:
-                features = self.feature_head(x)
-        return Segmentation(self.lobe_head(x), self.lesion_head(x), features)
+        x = features = skips.pop()
+        for up in self.decoder:
+            x, features = up(x, skips.pop()), x
+        lobes, lesions = (pixelshuffle(head(x), 3, BLOCK) for head in (self.lobe_head, self.lesion_head))
+        return Segmentation(lobes, lesions, self.feature_head(features))
 
     def classify(self, features: torch.Tensor, lobes: torch.Tensor, lesions: torch.Tensor) -> Classification:
         """Read severity and diagnosis off a whole scan.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import lightning as L
@@ -13,37 +12,38 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from safetensors.torch import save_file
+from torch.utils.data import DataLoader
 
-from training.joint.module import JointModule, SeedDataset, TrainingPlan, load_slices
-from training.synthesis.anatomy import load_anatomy
+from training.data.slices import read_expert_slices
+from training.joint.cases import CaseDataset
+from training.joint.module import JointModule, TrainingPlan
 
-VALIDATION_SEED = 10_000_000
 
-
-def train(plan: TrainingPlan, cache: Path, slices: Path | None, output: Path, max_time: str | None = None) -> None:
+def train(plan: TrainingPlan, cases: Path, slices: Path | None, output: Path, max_time: str | None = None) -> None:
     """Train from the newest checkpoint under ``output``, else from the start."""
     output.mkdir(parents=True, exist_ok=True)
     L.seed_everything(plan.seed)
     torch.set_float32_matmul_precision("high")
-    with ProcessPoolExecutor() as pool:
-        anatomies = list(pool.map(load_anatomy, sorted(cache.glob("*.npz.xz"))))
-    module = JointModule(plan, anatomies, load_slices(slices))
+    module = JointModule(plan, read_expert_slices(slices) if slices else [])
+    train_set = CaseDataset(cases / "train", plan.steps * plan.cases, plan.seed, jitter=True)
+    held_out = CaseDataset(cases / "validation", len(list((cases / "validation").glob("*.npz"))), 0, jitter=False)
     last = output / "last.ckpt"
-    seeds = torch.utils.data.DataLoader(SeedDataset(plan.steps * plan.chests, plan.seed), plan.chests)
-    held_out = torch.utils.data.DataLoader(SeedDataset(plan.held_out_shapes, VALIDATION_SEED), 1)
+    every = max(1, min(100, plan.steps // 2))
     trainer = L.Trainer(
         max_steps=plan.steps,
         max_time=max_time,
         precision="bf16-mixed",
         gradient_clip_val=12.0,
         logger=CSVLogger(output),
-        log_every_n_steps=20,
-        val_check_interval=min(500, plan.steps),
+        log_every_n_steps=10,
+        val_check_interval=3 * every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        callbacks=[ModelCheckpoint(output, save_last=True, save_top_k=0, every_n_train_steps=min(250, plan.steps))],
+        callbacks=[ModelCheckpoint(output, save_last=True, save_top_k=0, every_n_train_steps=every)],
     )
-    trainer.fit(module, seeds, held_out, ckpt_path=last if last.exists() else None)
+    trainer.fit(
+        module, DataLoader(train_set, plan.cases), DataLoader(held_out), ckpt_path=last if last.exists() else None
+    )
     save_weights(module, output)
 
 
@@ -58,19 +58,15 @@ def save_weights(module: JointModule, output: Path) -> None:
 def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cache", type=Path, default=Path(".cache/anatomy"), help="made by training.synthesis.anatomy")
+    parser.add_argument("--cases", type=Path, default=Path(".cache/cases"), help="made by training.synthesis.cases")
     parser.add_argument("--slices", type=Path, help="COVID-SemiSeg's TrainingSet folder")
     parser.add_argument("--output", type=Path, default=Path("runs/joint"))
     parser.add_argument("--steps", type=int, default=TrainingPlan.steps)
-    parser.add_argument("--chests", type=int, default=TrainingPlan.chests)
-    parser.add_argument("--size", type=int, nargs=3, default=TrainingPlan.size, metavar=("Z", "Y", "X"))
-    parser.add_argument("--spacing", type=float, default=TrainingPlan.spacing_mm)
+    parser.add_argument("--spacing", type=float, default=TrainingPlan.spacing_mm, help="of the cases, millimetres")
     parser.add_argument("--max-time", help="stop after DD:HH:MM:SS; the same command goes on from there")
     arguments = parser.parse_args()
-    plan = TrainingPlan(
-        steps=arguments.steps, chests=arguments.chests, size=tuple(arguments.size), spacing_mm=arguments.spacing
-    )
-    train(plan, arguments.cache, arguments.slices, arguments.output, arguments.max_time)
+    plan = TrainingPlan(steps=arguments.steps, spacing_mm=arguments.spacing)
+    train(plan, arguments.cases, arguments.slices, arguments.output, arguments.max_time)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from COVIDMultitaskLib import labels
-from training.synthesis.draw import Draw
+from training.synthesis.draw import Draw, length
 from training.synthesis.lungs import Lungs
 from training.synthesis.shape import Shape
 
@@ -94,7 +94,7 @@ def _other_pneumonia(fields: _Fields, shape: Shape, draw: Draw) -> None:
         cluster = torch.zeros_like(lung)
         for place in centre:
             offset = shape.points_mm - shape.points_mm[_clipped(place, shape)]
-            cluster = lung * torch.exp(-((offset.norm(dim=-1) / draw.uniform(25, 80)) ** 2))
+            cluster = lung * torch.exp(-((length(offset) / draw.uniform(25, 80)) ** 2))
         for place in draw.points(cluster, draw.integer(15, 60)):
             kind = fields.consolidation if draw.chance(0.5) else fields.ground_glass
             _add_blob(kind, place, draw.uniform(3, 7), shape, draw)
@@ -119,7 +119,7 @@ def _add_blob(
     box = tuple(slice(max(0, c - reach), min(n, c + reach + 1)) for c, n in zip(centre, shape.size, strict=True))
     offset = shape.points_mm[box] - shape.points_mm[centre]
     stretch = torch.tensor(draw.scalars.uniform(0.75, 1.5, 3), dtype=torch.float32, device=draw.device)
-    distance = (offset * stretch).norm(dim=-1) / radius_mm
+    distance = length(offset * stretch) / radius_mm
     size = distance.shape
     rough = draw.uniform(0.1, 0.35) * draw.smooth(size, max(2.0, 0.7 * radius_mm / shape.spacing_mm))
     rough = rough + draw.uniform(0.0, 0.3) * draw.smooth(size, max(2.0, 5.0 / shape.spacing_mm))

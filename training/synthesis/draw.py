@@ -69,33 +69,34 @@ class Draw:
 
 def gaussian_blur(volume: torch.Tensor, sigmas: Sequence[float]) -> torch.Tensor:
     """Blur a (z, y, x) volume with deviations in voxels along (z, y, x); edges are continued."""
-    blurred = volume[None, None]
     for axis, sigma in enumerate(sigmas):
-        if sigma < 0.1:
-            continue
-        radius = max(1, math.ceil(2.5 * sigma))
-        offsets = torch.arange(-radius, radius + 1, device=volume.device, dtype=volume.dtype)
-        kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-        blurred = _convolved(blurred, kernel / kernel.sum(), axis)
-    return blurred[0, 0]
+        if sigma >= 0.1:
+            radius = max(1, math.ceil(2.5 * sigma))
+            offsets = torch.arange(-radius, radius + 1, device=volume.device, dtype=volume.dtype)
+            volume = _convolved(volume, torch.exp(-0.5 * (offsets / sigma) ** 2), axis)
+    return volume
 
 
 def box_blur(volume: torch.Tensor, widths: Sequence[float]) -> torch.Tensor:
     """Average over boxes of these widths in voxels (fractions allowed) along (z, y, x)."""
-    blurred = volume[None, None]
     for axis, width in enumerate(widths):
-        if width <= 1.0:
-            continue
-        radius = math.ceil((width - 1) / 2)
-        offsets = torch.arange(-radius, radius + 1, device=volume.device, dtype=volume.dtype).abs()
-        kernel = (width / 2 + 0.5 - offsets).clamp(0, 1)
-        blurred = _convolved(blurred, kernel / kernel.sum(), axis)
-    return blurred[0, 0]
+        if width > 1.0:
+            radius = math.ceil((width - 1) / 2)
+            offsets = torch.arange(-radius, radius + 1, device=volume.device, dtype=volume.dtype)
+            volume = _convolved(volume, (width / 2 + 0.5 - offsets.abs()).clamp(0, 1), axis)
+    return volume
 
 
 def _convolved(volume: torch.Tensor, kernel: torch.Tensor, axis: int) -> torch.Tensor:
-    shape = [1, 1, 1, 1, 1]
-    shape[2 + axis] = len(kernel)
-    pad = [0, 0, 0, 0, 0, 0]
-    pad[2 * (2 - axis)] = pad[2 * (2 - axis) + 1] = len(kernel) // 2
-    return F.conv3d(F.pad(volume, pad, mode="replicate"), kernel.view(shape))
+    """Convolve along one axis, as a product with a banded matrix: far quicker than a 3D convolution."""
+    length, radius = volume.shape[axis], len(kernel) // 2
+    rows = torch.arange(length, device=volume.device)[:, None].expand(length, len(kernel))
+    columns = (rows + torch.arange(-radius, radius + 1, device=volume.device)).clamp(0, length - 1)
+    band = torch.zeros(length, length, device=volume.device, dtype=volume.dtype)
+    band.index_put_((rows, columns), (kernel / kernel.sum()).expand(length, -1), accumulate=True)
+    return (volume.movedim(axis, -1) @ band.T).movedim(-1, axis)
+
+
+def length(vectors: torch.Tensor) -> torch.Tensor:
+    """Euclidean norm over the last axis; quicker than ``linalg.norm`` for three numbers."""
+    return sum(component * component for component in vectors.unbind(-1)).sqrt()  # type: ignore[union-attr]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from training.synthesis.draw import Draw, gaussian_blur
+from training.synthesis.draw import Draw, gaussian_blur, length
 from training.synthesis.shape import Shape, lung_sides
 
 
@@ -82,7 +82,7 @@ def _radial_frame(shape: Shape, draw: Draw) -> _Radial:
             hilum[2] *= draw.uniform(0.35, 0.6)  # towards the midline
             hilum[0] += draw.uniform(-10, 25)
             relative = torch.where(mask[..., None], shape.points_mm - hilum, relative)
-    distance = relative.norm(dim=-1).clamp(min=1.0)
+    distance = length(relative).clamp(min=1.0)
     bend = torch.stack([draw.smooth(shape.size, 35 / shape.spacing_mm) for _ in range(3)], -1)
     return _Radial(relative / distance[..., None], distance, bend)
 
@@ -97,7 +97,7 @@ def _tube_distance_mm(radial: _Radial, cells: float, draw: Draw) -> torch.Tensor
     position = (radial.direction * cells + 0.5 * radial.bend) / 20.0
     value = F.grid_sample(texture, position[None], mode="bilinear", padding_mode="reflection", align_corners=False)
     # One cell of the texture spans distance / cells millimetres across the ray.
-    return value[0].norm(dim=0) * radial.distance_mm / cells
+    return length(value[0].movedim(0, -1)) * radial.distance_mm / cells
 
 
 def _vessels(shape: Shape, radial: _Radial, draw: Draw) -> torch.Tensor:
@@ -108,7 +108,7 @@ def _vessels(shape: Shape, radial: _Radial, draw: Draw) -> torch.Tensor:
         radius = thin * (near_mm + (far_mm - near_mm) * ((distance - start_mm) / (130 - start_mm)).clamp(0, 1) ** 0.6)
         tube = torch.sigmoid((radius - _tube_distance_mm(radial, cells, draw)) / (0.25 * spacing))
         vessels = torch.maximum(vessels, tube * (distance > start_mm))
-    fine = torch.stack([draw.smooth(shape.size, 14 / spacing) for _ in range(2)]).norm(dim=0) * 14 / 1.7
+    fine = length(torch.stack([draw.smooth(shape.size, 14 / spacing) for _ in range(2)], -1)) * 14 / 1.7
     vessels = torch.maximum(vessels, 0.5 * torch.sigmoid((0.7 * thin - fine) / (0.25 * spacing)))
     # A thin rim under the pleura and beside the fissures is free of visible vessels.
     rim = gaussian_blur(shape.lung, (2.5 / spacing,) * 3) > 0.8

@@ -1,0 +1,96 @@
+"""Make many synthetic scans and keep them on disk: ``python -m training.synthesis.cases --help``.
+
+The scans of the training shapes go to ``train``, those of the held-out shapes to
+``validation``: no shape is in both. A scan's number is its seed, so an interrupted run
+goes on where it was and a longer one adds to what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from training.synthesis.anatomy import load_anatomy
+from training.synthesis.chest import Chest, make_chest
+from training.synthesis.draw import Draw
+
+HELD_OUT_SHAPES = 20
+VALIDATION_SEED = 10_000_000
+
+
+@dataclass(frozen=True)
+class CaseSettings:
+    """What all scans of a folder have in common."""
+
+    size: tuple[int, int, int] = (112, 104, 128)
+    spacing_mm: float = 2.5
+
+
+def split_shapes(anatomies: Path) -> dict[str, list[Path]]:
+    """The cached shapes of each part; the last ones by name are held out."""
+    shapes = sorted(anatomies.glob("*.npz.xz"))
+    return {"train": shapes[:-HELD_OUT_SHAPES], "validation": shapes[-HELD_OUT_SHAPES:]}
+
+
+def make_case(seed: int, shapes: list[Path], folder: Path, settings: CaseSettings) -> Path:
+    """Make the scan of a seed unless it is there already."""
+    path = folder / f"{seed}.npz"
+    if not path.exists():
+        torch.set_num_threads(1)
+        chest = make_chest(
+            load_anatomy(shapes[seed % len(shapes)]), Draw(seed), settings.size, spacing_mm=settings.spacing_mm
+        )
+        _save(chest, path)
+    return path
+
+
+def _save(chest: Chest, path: Path) -> None:
+    temporary = path.with_suffix(".partial")
+    with temporary.open("wb") as stream:
+        np.savez_compressed(
+            stream,
+            hu=chest.hu.round().to(torch.int16).numpy(),
+            lobes=chest.lobes.to(torch.uint8).numpy(),
+            lesions=chest.lesions.to(torch.uint8).numpy(),
+            labels=np.array([chest.severity, chest.diagnosis]),
+            worst_lung_percent=chest.worst_lung_percent,
+        )
+    temporary.replace(path)
+
+
+def make_cases(anatomies: Path, output: Path, part: str, count: int, settings: CaseSettings, processes: int) -> None:
+    """Make the first ``count`` scans of a part."""
+    from tqdm import tqdm
+
+    folder = output / part
+    folder.mkdir(parents=True, exist_ok=True)
+    first = VALIDATION_SEED if part == "validation" else 0
+    make = partial(make_case, shapes=split_shapes(anatomies)[part], folder=folder, settings=settings)
+    with ProcessPoolExecutor(processes) as pool:
+        for _ in tqdm(pool.map(make, range(first, first + count)), total=count, desc=part):
+            pass
+
+
+def main() -> None:
+    """Read the command line and make the scans."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--anatomies", type=Path, default=Path(".cache/anatomy"))
+    parser.add_argument("--output", type=Path, default=Path(".cache/cases"))
+    parser.add_argument("--part", choices=["train", "validation"], default="train")
+    parser.add_argument("--count", type=int, required=True)
+    parser.add_argument("--size", type=int, nargs=3, default=CaseSettings.size, metavar=("Z", "Y", "X"))
+    parser.add_argument("--spacing", type=float, default=CaseSettings.spacing_mm, help="millimetres")
+    parser.add_argument("--processes", type=int, default=1)
+    arguments = parser.parse_args()
+    settings = CaseSettings(tuple(arguments.size), arguments.spacing)
+    make_cases(arguments.anatomies, arguments.output, arguments.part, arguments.count, settings, arguments.processes)
+
+
+if __name__ == "__main__":
+    main()
