@@ -40,7 +40,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("consolidation_volume_ml", "Consolidation", "ml"),
     Column("consolidation_percent", "Consolidation", "%"),
     Column("mean_lesion_hu", "Mean of lesions", "HU"),
-    Column("score", "CT severity score", "0-5"),
+    Column("score", "CT severity score", ""),
 )
 
 
@@ -75,7 +75,9 @@ class FindingsView:
         """The lobes in the order of the file, then the total."""
         rows = [_row(lobe, str(lobe["key"]), str(lobe["name"])) for lobe in self._findings.get("lobes") or []]
         total = self._findings.get("total")
-        return [*rows, _row(total, "total", _("Both lungs"))] if total else rows
+        if not total:
+            return rows
+        return [*rows, _row({**total, "score": self._findings.get("ct_severity_score")}, "total", _("Both lungs"))]
 
     @property
     def lines(self) -> list[Line]:
@@ -86,8 +88,8 @@ class FindingsView:
             Line(_("Severity"), self._severity()),
             Line(_("Affected lung"), _percent(total.get("lesion_percent"))),
             Line(_("Worse lung"), _percent(self._findings.get("worst_lung_percent"))),
-            Line(_("CT grade"), _text(self._findings.get("ct_grade"))),
-            Line(_("CT severity score"), _text(self._findings.get("ct_severity_score"), " / 25")),
+            Line(_("CT grade"), _text("CT-{}", self._findings.get("ct_grade"))),
+            Line(_("CT severity score"), _text("{} / 25", self._findings.get("ct_severity_score"))),
         ]
 
     @property
@@ -133,5 +135,5 @@ def _percent(value: Any) -> str:
     return _(NOT_ASSESSED) if value is None else f"{float(value):.1f} %"
 
 
-def _text(value: Any, suffix: str = "") -> str:
-    return _(NOT_ASSESSED) if value is None else f"{value}{suffix}"
+def _text(form: str, value: Any) -> str:
+    return _(NOT_ASSESSED) if value is None else form.format(value)

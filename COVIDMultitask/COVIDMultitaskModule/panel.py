@@ -96,11 +96,10 @@ class AnalysisPanel:
             return
         self._timer.stop()
         self.analysis = None
+        self.ui.logText.plainText = "\n".join(analysis.log)
+        self._showIdle(analysis.error)
         if analysis.state is State.DONE:
             self._showResults(analysis)
-        else:
-            self._showIdle(analysis.error)
-        self.ui.logText.plainText = "\n".join(analysis.log)
 
     def _showProgress(self, message: ProgressMessage) -> None:
         self.ui.progressBar.value = round(100 * message.overall)
@@ -119,7 +118,7 @@ class AnalysisPanel:
         self.ui.findingsLabel.text = findingsHtml(view)
         self.ui.findingsTable.setMRMLTableNode(nodes.table)
         self.ui.researchLabel.text = " ".join(filter(None, [view.notice, view.origin]))
-        self._showIdle(_("Done."))
+        self.ui.statusLabel.text = _("Done.")
 
 
 def findingsHtml(view: FindingsView) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from ctypes.util import find_library
@@ -54,6 +55,37 @@ def host(_host):
     _host.clear()
     yield _host
     _host.clear()
+
+
+@pytest.fixture
+def resultsFolder(host, tmp_path):
+    """The toy chest's results as the child process leaves them."""
+    from COVIDMultitaskModule.exchange import writeScan
+    from slicer_host.chest import findings, ijkToRas, toyChest
+
+    folder = tmp_path / "results"
+    folder.mkdir()
+    for name, array in (("lobes", toyChest().lobes), ("lesions", toyChest().lesions)):
+        node = host.addVolume(array, ijkToRas(), name)
+        writeScan(node, folder / f"{name}.nrrd")
+        host.scene.RemoveNode(node)
+    (folder / "findings.json").write_text(json.dumps(findings()))
+    return folder
+
+
+@pytest.fixture
+def child(resultsFolder, monkeypatch):
+    """Let every analysis start the fake child; call it with the wanted behaviour."""
+    from COVIDMultitaskModule.analysis import Analysis
+    from slicer_host import fake_child
+
+    def behave(behaviour: str) -> None:
+        def command(scan, output):
+            return [sys.executable, "-S", fake_child.__file__, behaviour, str(scan), str(output), str(resultsFolder)]
+
+        monkeypatch.setattr(Analysis.__init__, "__defaults__", (command, lambda message: None))
+
+    return behave
 
 
 @pytest.fixture

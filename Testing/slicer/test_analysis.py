@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import sys
 import tempfile
 import time
@@ -42,14 +40,9 @@ def scan(host, temporary):
 
 
 @pytest.fixture
-def results(host, tmp_path):
+def results(resultsFolder):
     """A folder as the child process leaves it."""
-    folder = tmp_path / "results"
-    folder.mkdir()
-    for name, array in (("lobes", toyChest().lobes), ("lesions", toyChest().lesions)):
-        writeScan(host.addVolume(array, GRID, name), folder / f"{name}.nrrd")
-    (folder / "findings.json").write_text(json.dumps(findings()))
-    return folder
+    return resultsFolder
 
 
 def fakeCommand(behaviour: str, results: Path):
@@ -220,14 +213,3 @@ def test_the_child_finds_the_same_library(repository):
     assert str(repository) in libraryEnvironment()["PYTHONPATH"].split(":")
     command = defaultCommand(Path("scan.nrrd"), Path("results"))
     assert command[1:] == ["-m", "COVIDMultitaskLib", "analyze", "scan.nrrd", "-o", "results", "--json"]
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("COVIDMultitaskLib.__main__") is None, reason="the command line is not in this checkout"
-)
-def test_the_real_command_line_refuses_what_is_no_chest(scan, temporary):
-    slicer.util.arrayFromVolume(scan)[:] = 0
-    analysis = Analysis(scan)
-    assert run(analysis, limit_s=120) is State.FAILED
-    assert analysis.error.endswith(".") and "Traceback" not in analysis.error
-    assert list(temporary.iterdir()) == []

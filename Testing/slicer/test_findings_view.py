@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from COVIDMultitaskModule.findings import COLUMNS, FindingsView
 from slicer_host.chest import findings
+
+from COVIDMultitaskLib.findings import LobeFindings
 
 
 def lines(record: dict) -> dict[str, str]:
@@ -40,6 +44,11 @@ def test_rows_are_the_lobes_and_the_total():
     titles = [column.key for column in COLUMNS]
     assert rows[0].values[titles.index("mean_lesion_hu")] is None
     assert rows[-1].values[titles.index("volume_ml")] == 4515.0
+    assert [row.values[titles.index("score")] for row in rows] == [2, 2, 2, 2, 2, 10], "the total of five lobes"
+
+
+def test_columns_are_those_that_the_library_writes():
+    assert {column.key for column in COLUMNS} <= {field.name for field in dataclasses.fields(LobeFindings)}
 
 
 def test_only_warnings_are_warned_about():

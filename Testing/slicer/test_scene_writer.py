@@ -157,6 +157,16 @@ def test_everything_stands_in_the_scans_study(host):
         assert host.hierarchy.GetItemParent(host.hierarchy.GetItemByDataNode(node)) == study
 
 
+def test_items_that_the_application_made_at_the_top_are_moved_into_the_study(host):
+    chest, scan = place(host, {}, "no transform")
+    _, study = host.addStudy(scan)
+    with host.itemsForNewNodes():
+        nodes = write(scan, chest)
+        labelmap = exportLabelmap(nodes.lesions, scan)
+    for node in (nodes.lobes, nodes.lesions, nodes.table, labelmap):
+        assert host.hierarchy.GetItemParent(host.hierarchy.GetItemByDataNode(node)) == study
+
+
 def test_a_scan_that_stands_nowhere_has_its_results_at_the_top(host):
     chest, scan = place(host, {}, "no transform")
     nodes = write(scan, chest)

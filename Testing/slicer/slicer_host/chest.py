@@ -97,13 +97,14 @@ def findings() -> dict:
         }
         for lobe in LOBES
     ]
-    total = {**lobes[0], "key": "total", "name": "Total", "volume_ml": 4515.0, "lesion_percent": 11.5, "score": 10}
+    total = {**lobes[0], "key": "total", "name": "Total", "volume_ml": 4515.0, "lesion_percent": 11.5}
+    del total["score"]
     return {
         "lobes": lobes,
         "total": total,
         "worst_lung_percent": 13.25,
         "ct_severity_score": 10,
-        "ct_grade": "CT-1",
+        "ct_grade": 1,
         "severity": {"not_severe": 0.8, "severe": 0.2},
         "diagnosis": {"no_pneumonia": 0.05, "other_pneumonia": 0.15, "covid_19": 0.8},
         "quality": [{"flag": "thick_slices", "level": "warning", "message": "Slices are 8 mm thick."}],

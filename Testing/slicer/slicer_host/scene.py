@@ -7,6 +7,7 @@ colour logic makes slices come out wrong. Between tests the scene is cleared.
 from __future__ import annotations
 
 import types
+from contextlib import contextmanager
 
 import numpy as np
 import slicer
@@ -72,6 +73,19 @@ class SlicerHost:
         for node in nodes:
             hierarchy.CreateItem(study, node)
         return patient, study
+
+    @contextmanager
+    def itemsForNewNodes(self):
+        """Every new node gets an item at the top of the subject hierarchy, as in the application."""
+
+        @vtk.calldata_type(vtk.VTK_OBJECT)
+        def addItem(scene, event, node) -> None:
+            if node.IsA("vtkMRMLDisplayableNode") or node.IsA("vtkMRMLTableNode"):
+                self.hierarchy.CreateItem(self.hierarchy.GetSceneItemID(), node)
+
+        tag = self.scene.AddObserver(slicer.vtkMRMLScene.NodeAddedEvent, addItem)
+        yield
+        self.scene.RemoveObserver(tag)
 
     def addVolume(self, array: np.ndarray, ijkToRas: np.ndarray, name: str = "scan"):
         """A scalar volume node of an array (z, y, x)."""
