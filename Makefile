@@ -33,7 +33,7 @@ demo: set-up-demo
 ifeq ($(CT),)
 	@$(BIN)/covid-multitask demo -o "$(OUTPUT)"
 else
-	@$(BIN)/covid-multitask analyze "$(CT)" -o "$(OUTPUT)"
+	@$(BIN)/covid-multitask analyze "$(CT)" -o "$(OUTPUT)" --overwrite
 endif
 
 lint: set-up-test
