@@ -21,6 +21,10 @@ STAGES: dict[str, str] = {
 """Stages of an analysis in their order: key to what a user reads."""
 
 
+QUIET_S = 0.1
+"""Between a stage's start and end, events come no closer than this: nobody reads faster."""
+
+
 @dataclass(frozen=True)
 class Event:
     """One step of progress. ``fraction`` is that of the stage, 0..1."""
@@ -49,6 +53,7 @@ class Progress:
     is_cancelled: Callable[[], bool] = lambda: False
     timings_s: dict[str, float] = field(default_factory=dict)
     _stage: str = ""
+    _told: float = -1.0
     _started: float = field(default_factory=time.perf_counter)
 
     @contextmanager
@@ -62,12 +67,15 @@ class Progress:
         self.timings_s[name] = self.timings_s.get(name, 0.0) + time.perf_counter() - started
 
     def advance(self, fraction: float) -> None:
-        """Report how much of the current stage is done (0..1).
+        """Report how much of the current stage is done (0..1), unless something was told just now.
 
         :raises Cancelled: when the user asked to stop.
         """
         self.check()
         elapsed = time.perf_counter() - self._started
+        if 0.0 < fraction < 1.0 and elapsed - self._told < QUIET_S:
+            return
+        self._told = elapsed
         self.listener(Event(self._stage, min(max(fraction, 0.0), 1.0), elapsed))
 
     def check(self) -> None:

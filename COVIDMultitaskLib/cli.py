@@ -1,0 +1,276 @@
+"""The command line ``covid-multitask``.
+
+Exit codes: 0 done, 1 our fault, 2 the input (or the output folder, or the weights) is
+wrong, 3 refused because it is not a chest CT, 130 cancelled.
+
+With ``--json`` every line of standard output is one JSON object: any number of
+``{"event": "progress", "stage", "fraction", "elapsed_s"}``, then either
+``{"event": "done", "output"}`` or ``{"event": "error", "message", "exit_code"}``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+import typer
+
+from COVIDMultitaskLib import __version__
+from COVIDMultitaskLib.errors import Cancelled, CovidMultitaskError
+from COVIDMultitaskLib.progress import STAGES, Event, Progress
+
+if TYPE_CHECKING:
+    from COVIDMultitaskLib.engines.contract import Engine
+    from COVIDMultitaskLib.findings import Findings
+    from COVIDMultitaskLib.phantom import Phantom
+    from COVIDMultitaskLib.pipeline import Analysis
+    from COVIDMultitaskLib.volume import Volume
+
+app = typer.Typer(
+    name="covid-multitask",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Lobes, COVID-19 lesions, severity and diagnosis from one chest CT. Research use only; not a medical device.",
+)
+
+OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
+EngineOption = Annotated[
+    str | None, typer.Option(help="Engine, with its shipped weights; the command engines lists them.")
+]
+BundleOption = Annotated[Path | None, typer.Option(help="Folder of a weight bundle to use instead.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results in the folder.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON lines for machines.")]
+
+
+@app.command("analyze")
+def analyze_command(
+    scan: Annotated[Path, typer.Argument(metavar="INPUT", help="DICOM folder, or NIfTI, NRRD or MetaImage file.")],
+    output: OutputOption,
+    engine: EngineOption = None,
+    bundle: BundleOption = None,
+    device: DeviceOption = "auto",
+    series: Annotated[str | None, typer.Option(help="Series Instance UID, when the folder holds several.")] = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Analyse a chest CT: lobes.nrrd, lesions.nrrd, findings.json and overview.png."""
+    from COVIDMultitaskLib.engines.registry import make_engine
+    from COVIDMultitaskLib.pipeline import read_scan
+
+    with _reported(as_json) as face:
+        chosen = make_engine(engine, bundle, device)
+        _run(lambda progress: read_scan(scan, progress, series), chosen, output, overwrite, face)
+
+
+@app.command("demo")
+def demo_command(
+    output: OutputOption = Path("output"),
+    seed: Annotated[int, typer.Option(help="Which phantom.")] = 0,
+    disease: Annotated[str, typer.Option(help="covid_19, other_pneumonia or no_pneumonia.")] = "covid_19",
+    engine: EngineOption = None,
+    bundle: BundleOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Analyse a generated chest phantom and compare with its known truth."""
+    from COVIDMultitaskLib.engines.registry import make_engine
+    from COVIDMultitaskLib.errors import InputError
+    from COVIDMultitaskLib.labels import DIAGNOSES
+
+    made: list[Phantom] = []
+
+    def make(progress: Progress) -> Volume:
+        from COVIDMultitaskLib.phantom import make_phantom
+
+        with progress.stage("read"):
+            made.append(make_phantom(seed, disease=disease))
+        return made[0].volume
+
+    with _reported(as_json) as face:
+        if disease not in DIAGNOSES:
+            raise InputError(f"There is no disease {disease!r}; choose one of {', '.join(DIAGNOSES)}.")
+        chosen = make_engine(engine, bundle, device)
+        # The demonstration may be run again and again: its own earlier results are replaced.
+        _run(make, chosen, output, True, face, lambda: _truth_of(made[0]))
+
+
+@app.command("engines")
+def engines_command(as_json: JsonOption = False) -> None:
+    """List the installed engines: what they answer and what they were trained on."""
+    from COVIDMultitaskLib.bundles import open_bundle, shipped_bundles
+    from COVIDMultitaskLib.engines.registry import ENGINES
+
+    with _reported(as_json) as face:
+        rows = []
+        for path in shipped_bundles():
+            identity = open_bundle(path).identity
+            answers = sorted(getattr(ENGINES.get(identity.engine), "answers", ()))
+            rows.append({**vars(identity), "answers": answers})
+        face.list_engines(rows)
+
+
+def _run(
+    read: Callable[[Progress], Volume],
+    engine: Engine,
+    output: Path,
+    overwrite: bool,
+    face: _Face,
+    truth: Callable[[], Findings] | None = None,
+) -> None:
+    from COVIDMultitaskLib.pipeline import analyze_to_folder
+
+    progress = Progress(face.on_event, _cancelled.is_set)
+    analysis = analyze_to_folder(read, engine, output, overwrite, progress)
+    face.done(analysis, output, truth() if truth else None)
+
+
+def _truth_of(phantom: Phantom) -> Findings:
+    """What would have been measured, had the engine been right in everything."""
+    from COVIDMultitaskLib.engines.contract import EngineIdentity, Prediction
+    from COVIDMultitaskLib.labels import DIAGNOSES
+    from COVIDMultitaskLib.measuring import measure
+
+    identity = EngineIdentity("truth", "phantom", __version__, "", "the phantom's own labels", "Apache-2.0")
+    diagnosis = {name: float(name == phantom.diagnosis) for name in DIAGNOSES}
+    return measure(phantom.volume, Prediction(identity, phantom.lobes, phantom.lesions, None, diagnosis))
+
+
+class _Face(Protocol):
+    """How the command speaks: to a person or to a machine."""
+
+    def on_event(self, event: Event) -> None: ...
+    def done(self, analysis: Analysis, output: Path, truth: Findings | None) -> None: ...
+    def error(self, message: str, exit_code: int) -> None: ...
+    def list_engines(self, rows: list[dict]) -> None: ...
+    def close(self) -> None: ...
+
+
+class _JsonFace:
+    """One JSON object a line on standard output."""
+
+    def on_event(self, event: Event) -> None:
+        self._say(event="progress", stage=event.stage, fraction=event.fraction, elapsed_s=round(event.elapsed_s, 3))
+
+    def done(self, analysis: Analysis, output: Path, truth: Findings | None) -> None:
+        self._say(event="done", output=str(output))
+
+    def error(self, message: str, exit_code: int) -> None:
+        self._say(event="error", message=message, exit_code=exit_code)
+
+    def list_engines(self, rows: list[dict]) -> None:
+        self._say(event="engines", engines=rows)
+
+    def close(self) -> None:
+        pass
+
+    @staticmethod
+    def _say(**record: object) -> None:
+        # ASCII only: whatever code page the other side reads with, it reads this.
+        print(json.dumps(record), flush=True)
+
+
+class _TerminalFace:
+    """A progress bar, tables, and errors on standard error."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+
+        self._console = Console()
+        self._errors = Console(stderr=True, soft_wrap=True)
+        columns = (TextColumn("{task.description:<32}"), BarColumn(), TimeElapsedColumn())
+        self._bar = Bar(*columns, console=self._errors, transient=True)
+        self._task = self._bar.add_task("Starting", total=len(STAGES))
+        self._bar.start()
+
+    def on_event(self, event: Event) -> None:
+        before = list(STAGES).index(event.stage) if event.stage in STAGES else 0
+        self._bar.update(
+            self._task, description=STAGES.get(event.stage, event.stage), completed=before + event.fraction
+        )
+
+    def done(self, analysis: Analysis, output: Path, truth: Findings | None) -> None:
+        from COVIDMultitaskLib.reporting import print_findings
+
+        self.close()
+        print_findings(analysis.findings, self._console, truth)
+        self._console.print(f"Written to {output}", soft_wrap=True, highlight=False, markup=False)
+
+    def error(self, message: str, exit_code: int) -> None:
+        self.close()
+        self._errors.print(message, highlight=False, markup=False)
+
+    def list_engines(self, rows: list[dict]) -> None:
+        from rich.table import Table
+
+        self.close()
+        table = Table("Engine", "Answers", "Weights", "Licence", "Trained on")
+        for row in rows:
+            weights = f"{row['bundle']} {row['version']}"
+            table.add_row(row["engine"], ", ".join(row["answers"]), weights, row["licence"], row["trained_on"])
+        self._console.print(table)
+
+    def close(self) -> None:
+        self._bar.stop()
+
+
+_cancelled = threading.Event()
+
+
+@contextmanager
+def _reported(as_json: bool) -> Iterator[_Face]:
+    """Turn every error into one sentence and an exit code; stop gently when asked to."""
+    face: _Face = _JsonFace() if as_json else _TerminalFace()
+    _listen_for_cancellation()
+    try:
+        yield face
+    except CovidMultitaskError as error:
+        _fail(face, str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail(face, "Cancelled: nothing was written.", Cancelled.exit_code)
+    except MemoryError:
+        _fail(face, "The memory does not suffice for this scan; close other programs or crop the scan.", 2)
+    except Exception as error:
+        if os.environ.get("COVID_MULTITASK_DEBUG"):
+            raise
+        sentence = f"Something went wrong inside COVIDMultitask ({type(error).__name__}); please report it."
+        _fail(face, f"{sentence} COVID_MULTITASK_DEBUG=1 shows the details.", CovidMultitaskError.exit_code)
+    finally:
+        face.close()
+
+
+def _fail(face: _Face, message: str, exit_code: int) -> None:
+    face.error(message, exit_code)
+    raise typer.Exit(exit_code)
+
+
+def _listen_for_cancellation() -> None:
+    def cancel(number: int, frame: FrameType | None) -> None:
+        if _cancelled.is_set():  # asked twice: do not wait for the current step
+            raise KeyboardInterrupt
+        _cancelled.set()
+
+    _cancelled.clear()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, cancel)
+        signal.signal(signal.SIGTERM, cancel)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure:  # a code page without the table's lines must not stop the command
+            reconfigure(errors="replace")
+    app()

@@ -1,0 +1,80 @@
+"""The way of a scan: read, predict, measure, write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from COVIDMultitaskLib.engines.contract import Engine, Prediction
+from COVIDMultitaskLib.findings import Findings
+from COVIDMultitaskLib.progress import Progress
+from COVIDMultitaskLib.volume import Volume
+from COVIDMultitaskLib.writing import OutputFolder, write_bytes, write_json, write_volume
+
+LOBES_FILE = "lobes.nrrd"
+LESIONS_FILE = "lesions.nrrd"
+FINDINGS_FILE = "findings.json"
+OVERVIEW_FILE = "overview.png"
+RESULT_FILES = (LOBES_FILE, LESIONS_FILE, FINDINGS_FILE, OVERVIEW_FILE)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A scan, what an engine answered, and what was measured."""
+
+    volume: Volume
+    prediction: Prediction
+    findings: Findings
+
+
+def read_scan(path: str | Path, progress: Progress, series: str | None = None) -> Volume:
+    """Read a scan and make sure that it shows a chest.
+
+    :raises InputError, NotChestCTError: see :func:`COVIDMultitaskLib.reading.read_volume`.
+    """
+    from COVIDMultitaskLib.reading import check_chest_ct, read_volume
+
+    with progress.stage("read"):
+        volume = read_volume(path, progress, series)
+        check_chest_ct(volume)
+    return volume
+
+
+def analyze(volume: Volume, engine: Engine, progress: Progress) -> Analysis:
+    """Answer and measure for one scan in Hounsfield units."""
+    from COVIDMultitaskLib.measuring import measure
+
+    prediction = engine.predict(volume, progress)
+    with progress.stage("measure"):
+        findings = measure(volume, prediction)
+    return Analysis(volume, prediction, findings)
+
+
+def write_analysis(analysis: Analysis, folder: OutputFolder, progress: Progress) -> None:
+    """Write label maps, findings and overview into an entered output folder."""
+    from COVIDMultitaskLib.reporting import draw_overview
+
+    prediction = analysis.prediction
+    with progress.stage("write"):
+        write_json(analysis.findings.to_dict(), folder / FINDINGS_FILE)
+        for labels, name in ((prediction.lobes, LOBES_FILE), (prediction.lesions, LESIONS_FILE)):
+            if labels is not None:
+                write_volume(analysis.volume.with_array(labels), folder / name)
+            progress.advance(0.3)
+        write_bytes(draw_overview(analysis.volume, prediction, analysis.findings), folder / OVERVIEW_FILE)
+
+
+def analyze_to_folder(
+    read: Callable[[Progress], Volume], engine: Engine, output: Path, overwrite: bool, progress: Progress
+) -> Analysis:
+    """The whole way, from reading to files that appear together at the end or not at all.
+
+    :param read: gives the scan; runs after the output folder is known to be writable.
+    :raises OutputError: when results are there already or cannot be written.
+    """
+    with OutputFolder(output, RESULT_FILES, overwrite) as folder:
+        analysis = analyze(read(progress), engine, progress)
+        write_analysis(analysis, folder, progress)
+        progress.check()
+    return analysis

@@ -1,0 +1,164 @@
+"""The network's own grid, and the exact way between it and the scan's.
+
+The network sees every scan alike: cubic voxels along the patient's axes (z to the head,
+y to the back, x to the left), whatever way the scan is stored, tilted or sheared.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from COVIDMultitaskLib.progress import Progress
+from COVIDMultitaskLib.volume import Geometry, Volume
+
+if TYPE_CHECKING:
+    import torch
+
+AIR_HU = -1024.0
+_SLAB_VOXELS = 3_000_000
+_NO_PROGRESS = Progress()
+
+
+def upright_grid(geometry: Geometry, spacing_mm: float) -> Geometry:
+    """The smallest upright grid of cubic voxels that covers a field of view."""
+    corners = geometry.corners_mm()
+    return grid_over(corners.min(0), corners.max(0), spacing_mm)
+
+
+def grid_over(low_mm: np.ndarray, high_mm: np.ndarray, spacing_mm: float) -> Geometry:
+    """Upright grid of cubic voxels over the box between two LPS points (x, y, z)."""
+    shape = np.maximum(np.ceil((high_mm - low_mm) / spacing_mm - 1e-6), 1).astype(int)
+    origin = (low_mm + high_mm) / 2 - (shape - 1) / 2 * spacing_mm
+    return Geometry(tuple(shape[::-1]), (spacing_mm,) * 3, tuple(origin))
+
+
+def box_around(mask: np.ndarray, grid: Geometry, margin_mm: float) -> tuple[np.ndarray, np.ndarray]:
+    """LPS corners (x, y, z) of the box around the true voxels of a mask on an upright grid."""
+    axes = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    first, last = (np.array([axis[end] for axis in axes][::-1]) for end in (0, -1))
+    spacing, origin = grid.spacing_mm[0], np.asarray(grid.origin_mm)
+    return origin + first * spacing - margin_mm, origin + last * spacing + margin_mm
+
+
+def resample(volume: Volume, grid: Geometry, outside: float = AIR_HU) -> np.ndarray:
+    """The values of a scan on another grid, float32 (z, y, x).
+
+    Where the scan's voxels are smaller they are averaged first: aliased noise would look
+    like texture. In between, linear.
+    """
+    import SimpleITK as sitk
+
+    image = volume.to_sitk()
+    ratios = [int(target / own) for target, own in zip(grid.spacing_mm, volume.geometry.spacing_mm, strict=True)]
+    shrink = [min(max(ratio, 1), n) for ratio, n in zip(ratios, volume.geometry.shape, strict=True)][::-1]
+    if max(shrink) > 1:
+        image = sitk.BinShrink(image, shrink)
+    reference = sitk.ResampleImageFilter()
+    reference.SetSize(grid.shape[::-1])
+    reference.SetOutputSpacing(grid.spacing_mm[::-1])
+    reference.SetOutputOrigin(grid.origin_mm)
+    reference.SetOutputDirection(grid.direction[:, ::-1].ravel().tolist())
+    reference.SetInterpolator(sitk.sitkLinear)
+    reference.SetDefaultPixelValue(outside)
+    reference.SetOutputPixelType(sitk.sitkFloat32)
+    # Half a voxel of the rim has no neighbour to interpolate with; it is scan all the same.
+    reference.SetUseNearestNeighborExtrapolator(False)
+    return sitk.GetArrayFromImage(reference.Execute(image))
+
+
+def labels_on_scan(
+    scores: list[torch.Tensor], grid: Geometry, scan: Geometry, progress: Progress = _NO_PROGRESS
+) -> list[np.ndarray]:
+    """The best class at every voxel of the scan, for several sets of class scores.
+
+    Scores are interpolated between the grid's voxels before the best is taken, so that
+    borders are smooth on the scan's finer grid. Beyond the grid everything is class 0.
+    Works slab by slab: the memory needed does not grow with the scan.
+
+    :param scores: each (classes, z, y, x) on ``grid``, class 0 background.
+    :return: for each, uint8 of the scan's shape.
+    """
+    import torch
+
+    results = [np.zeros(scan.shape, np.uint8) for _ in scores]
+    start, stop = _index_box(grid, scan)
+    if (stop <= start).any():
+        return results
+    stacked = torch.cat(scores).float()
+    sizes = [len(one) for one in scores]
+    to_grid = np.linalg.inv(grid.affine) @ scan.affine
+    sample = _sampled_along_axes if _is_aligned(to_grid, scan) else _sampled_anyhow
+    depth = max(1, _SLAB_VOXELS // int(np.prod(stop[1:] - start[1:])))
+    for first in range(start[0], stop[0], depth):
+        last = min(first + depth, stop[0])
+        box = (slice(first, last), slice(start[1], stop[1]), slice(start[2], stop[2]))
+        sampled = sample(stacked, to_grid, box).split(sizes)
+        for result, classes in zip(results, sampled, strict=True):
+            result[box] = _best_class(classes).numpy()
+        progress.advance((last - start[0]) / (stop[0] - start[0]))
+    return results
+
+
+def _best_class(classes: torch.Tensor) -> torch.Tensor:
+    """Number of the largest of (c, z, y, x), 0 where all are 0; quicker than argmax over a far axis."""
+    import torch
+
+    best, highest = torch.zeros(classes.shape[1:], dtype=torch.uint8), classes[0].clone()
+    for value in range(1, len(classes)):
+        best.masked_fill_(classes[value] > highest, value)
+        torch.maximum(highest, classes[value], out=highest)
+    return best
+
+
+def _index_box(grid: Geometry, scan: Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """The scan's voxels (first, one past the last) that the grid can reach."""
+    corners = np.c_[grid.corners_mm(), np.ones(8)]
+    index = (corners @ np.linalg.inv(scan.affine).T)[:, :3]
+    shape = np.array(scan.shape)
+    return np.clip(np.floor(index.min(0)), 0, shape).astype(int), np.clip(np.ceil(index.max(0)) + 1, 0, shape).astype(
+        int
+    )
+
+
+def _is_aligned(to_grid: np.ndarray, scan: Geometry) -> bool:
+    """Whether each axis of the scan runs along one of the grid, to a tenth of a voxel."""
+    turn = np.abs(to_grid[:3, :3])
+    others = np.sort(turn * np.array(scan.shape), axis=1)[:, :2]
+    return bool(others.max() < 0.1)
+
+
+def _sampled_along_axes(scores: torch.Tensor, to_grid: np.ndarray, box: tuple[slice, slice, slice]) -> torch.Tensor:
+    """As :func:`_sampled_anyhow` for aligned axes: one after the other, many times quicker."""
+    grid_axes = np.abs(to_grid[:3, :3]).argmax(0)  # of each scan axis
+    sampled = scores
+    for axis, part in enumerate(box):
+        row = int(grid_axes[axis])
+        position = to_grid[row, axis] * np.arange(part.start, part.stop) + to_grid[row, 3]
+        weights = _linear_weights(position, scores.shape[1 + row])
+        sampled = (sampled.movedim(1 + row, -1) @ weights.T).movedim(-1, 1 + row)
+    return sampled.permute(0, *(1 + int(row) for row in grid_axes))
+
+
+def _linear_weights(position: np.ndarray, length: int) -> torch.Tensor:
+    """(n, length) weights that interpolate an axis linearly at n positions; 0 beyond its ends."""
+    import torch
+
+    distance = np.abs(position[:, None] - np.arange(length))
+    return torch.from_numpy(np.clip(1 - distance, 0, None).astype(np.float32))
+
+
+def _sampled_anyhow(scores: torch.Tensor, to_grid: np.ndarray, box: tuple[slice, slice, slice]) -> torch.Tensor:
+    """Scores (c, z, y, x) at the scan's voxels in ``box``, (c, z, y, x); 0 beyond the grid."""
+    import torch
+    import torch.nn.functional as F
+
+    index = [torch.arange(part.start, part.stop, dtype=torch.float32) for part in box]
+    size = scores.shape[1:]
+    unit = torch.empty((*(len(axis) for axis in index), 3))
+    for row in range(3):  # grid axis z, y, x; grid_sample wants x, y, z in -1..1 over the voxels' edges
+        z, y, x = (float(value) for value in to_grid[row, :3])
+        position = z * index[0][:, None, None] + y * index[1][:, None] + x * index[2] + float(to_grid[row, 3])
+        unit[..., 2 - row] = (2 * position + 1) / size[row] - 1
+    return F.grid_sample(scores[None], unit[None], mode="bilinear", padding_mode="zeros", align_corners=False)[0]
