@@ -216,8 +216,10 @@ def test_duplicates_are_dropped(tmp_path: Path) -> None:
 
 
 def test_two_phases_of_one_series_are_not_mixed(tmp_path: Path) -> None:
-    Series(HU, uid="1.2.5", attributes={"AcquisitionNumber": 1}).write(tmp_path / "a")
-    Series(HU + 7, uid="1.2.5", attributes={"AcquisitionNumber": 2}).write(tmp_path / "b")
+    for phase in (0, 1):
+        series = Series(HU + 7 * phase, uid="1.2.5", attributes={"AcquisitionNumber": phase})
+        for n in range(24):
+            series.write_slice(tmp_path / f"{phase}-{n}.dcm", n, InstanceNumber=2 * n + (n + phase) % 2)
     assert len(np.unique(read_volume(tmp_path).array - HU)) == 1
 
 

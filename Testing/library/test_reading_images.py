@@ -132,10 +132,11 @@ def test_nifti_without_slope_ignores_the_intercept(tmp_path: Path) -> None:
     assert np.array_equal(read_volume(tmp_path / "scan.nii").array, chest_hu())
 
 
-def test_nifti_qform_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flip", [1, -1])
+def test_nifti_qform_alone(tmp_path: Path, flip: int) -> None:
     from scipy.spatial.transform import Rotation
 
-    volume = chest_volume(direction=Rotation.from_euler("xyz", (0.3, -2.2, 1.0)).as_matrix() * [1, 1, -1])
+    volume = chest_volume(direction=Rotation.from_euler("xyz", (0.3, -2.2, 1.0)).as_matrix() * [1, 1, flip])
     write_volume(volume, tmp_path / "scan.nii")
     edited_nifti(tmp_path / "scan.nii", sform_code=0, srow=np.zeros((3, 4)))
     assert read_volume(tmp_path / "scan.nii").geometry.is_close_to(volume.geometry, 1e-2)
@@ -364,6 +365,9 @@ def test_mr_like(tmp_path: Path) -> None:
     mr = np.where(hu < -500, 20, np.where(hu > 300, 900, 420)) + rng.rayleigh(30, hu.shape)
     write_volume(chest_volume().with_array(mr.astype(np.uint16)), tmp_path / "mr.nii.gz")
     refuse(tmp_path / "mr.nii.gz", "not Hounsfield units .* as in MR images", NotChestCTError)
+    bright = np.clip(np.where(hu < -500, 2, 215) + rng.normal(0, 3, hu.shape), 0, 255)
+    write_volume(chest_volume().with_array(bright.astype(np.uint8)), tmp_path / "8bit.nii.gz")
+    refuse(tmp_path / "8bit.nii.gz", "not Hounsfield units", NotChestCTError)
     normalised = (mr - mr.mean()) / mr.std()
     write_volume(chest_volume().with_array(normalised.astype(np.float32)), tmp_path / "z.nii.gz")
     refuse(tmp_path / "z.nii.gz", "not Hounsfield units", NotChestCTError)
