@@ -82,8 +82,8 @@ def resident_mb(process_id: int) -> float:
 def sample_memory(process_id: int, clock: StageClock, stop: threading.Event) -> None:
     """Keep the largest resident memory of each stage until told to stop."""
     while not stop.wait(SAMPLE_EVERY_S):
-        peaks = clock.run.peak_mb
-        peaks[clock.stage] = max(peaks.get(clock.stage, 0.0), resident_mb(process_id))
+        peaks, stage = clock.run.peak_mb, clock.stage
+        peaks[stage] = max(peaks.get(stage, 0.0), resident_mb(process_id))
 
 
 def stage_of(line: str) -> str | None:
@@ -95,6 +95,14 @@ def stage_of(line: str) -> str | None:
     if not isinstance(event, dict):
         return None
     return END if event.get("event") == "done" else event.get("stage")
+
+
+def said(line: str) -> str:
+    """The sentence of an error event; any other line as it is."""
+    try:
+        return str(json.loads(line)["message"])
+    except (ValueError, TypeError, KeyError):
+        return line
 
 
 def measure(command: Sequence[str | Path]) -> Run:
@@ -122,7 +130,7 @@ def measure(command: Sequence[str | Path]) -> Run:
     child.stdout.close()
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0:
-        raise SystemExit(f"The analysis failed with exit code {child.returncode}: {last}")
+        raise SystemExit(f"The analysis failed with exit code {child.returncode}: {said(last)}")
     run.maximum_mb = usage.ru_maxrss * 1024 / 1e6
     run.cpu_s = usage.ru_utime + usage.ru_stime
     return run

@@ -33,8 +33,10 @@ def test_time_and_memory_go_to_their_stage() -> None:
 
 
 def test_a_failed_analysis_is_no_measurement() -> None:
-    with pytest.raises(SystemExit, match="exit code 3: no lungs here"):
-        measure([sys.executable, "-c", "print('no lungs here'); raise SystemExit(3)"])
+    event = '{"event": "error", "message": "No lungs here.", "exit_code": 3}'
+    for line in (event, "No lungs here."):
+        with pytest.raises(SystemExit, match=r"exit code 3: No lungs here\.$"):
+            measure([sys.executable, "-c", f"print({line!r}); raise SystemExit(3)"])
 
 
 def test_a_saved_run_compares(tmp_path: Path) -> None:
