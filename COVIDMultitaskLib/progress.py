@@ -44,9 +44,9 @@ class Progress:
     >>> seen = []
     >>> progress = Progress(seen.append)
     >>> with progress.stage("read"):
-    ...     progress.advance(0.5)
+    ...     progress.advance(0.5)  # too soon after the start to be told
     >>> [(event.stage, event.fraction) for event in seen]
-    [('read', 0.0), ('read', 0.5), ('read', 1.0)]
+    [('read', 0.0), ('read', 1.0)]
     """
 
     listener: Callable[[Event], None] = lambda event: None
@@ -77,6 +77,10 @@ class Progress:
             return
         self._told = elapsed
         self.listener(Event(self._stage, min(max(fraction, 0.0), 1.0), elapsed))
+
+    def part(self, start: float, stop: float) -> Progress:
+        """For work that is only the part ``start`` to ``stop`` (0..1) of the current stage."""
+        return Progress(lambda event: self.advance(start + (stop - start) * event.fraction), self.is_cancelled)
 
     def check(self) -> None:
         """:raises Cancelled: when the user asked to stop."""
