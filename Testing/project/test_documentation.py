@@ -42,6 +42,24 @@ def test_links_and_pictures_exist(name: str) -> None:
     assert not gone
 
 
+def test_command_line_in_the_readme_exists() -> None:
+    import typer.main
+
+    from COVIDMultitaskLib.cli import app
+
+    named = set(re.findall(r"^covid-multitask ([a-z]+)", text_of("README.md"), flags=re.MULTILINE))
+    assert named
+    assert named <= set(typer.main.get_command(app).commands)
+
+
+def test_readme_explains_every_exit_code() -> None:
+    from COVIDMultitaskLib import errors
+
+    classes = [value for value in vars(errors).values() if isinstance(value, type)]
+    rows = re.findall(r"^\| (\d+) \|", text_of("README.md"), flags=re.MULTILINE)
+    assert {int(row) for row in rows} == {0} | {each.exit_code for each in classes}
+
+
 def test_help_lists_every_command() -> None:
     done = subprocess.run(["make", "-s", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     listed = set(re.findall(r"^make ([a-z-]+)", done.stdout, flags=re.MULTILINE))
