@@ -5,7 +5,11 @@ wrong, 3 refused because it is not a chest CT, 130 cancelled.
 
 With ``--json`` every line of standard output is one JSON object: any number of
 ``{"event": "progress", "stage", "fraction", "elapsed_s"}``, then either
-``{"event": "done", "output"}`` or ``{"event": "error", "message", "exit_code"}``.
+``{"event": "done", "output"}`` or ``{"event": "error", "message", "exit_code"}``. The
+command ``engines`` prints ``{"event": "engines", "engines": [...]}`` instead of "done".
+
+SIGINT and SIGTERM stop an analysis at its next step, well within a second or two, and
+leave nothing behind.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +29,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 import typer
 
 from COVIDMultitaskLib import __version__
-from COVIDMultitaskLib.errors import Cancelled, CovidMultitaskError
+from COVIDMultitaskLib.errors import CovidMultitaskError, explain
 from COVIDMultitaskLib.progress import STAGES, Event, Progress
 
 if TYPE_CHECKING:
@@ -75,14 +80,17 @@ def analyze_command(
 @app.command("demo")
 def demo_command(
     output: OutputOption = Path("output"),
-    seed: Annotated[int, typer.Option(help="Which phantom.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Which phantom.")] = 0,
     disease: Annotated[str, typer.Option(help="covid_19, other_pneumonia or no_pneumonia.")] = "covid_19",
     engine: EngineOption = None,
     bundle: BundleOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Analyse a generated chest phantom and compare with its known truth."""
+    """Analyse a generated chest phantom and compare with its known truth.
+
+    Earlier results in the folder are replaced.
+    """
     from COVIDMultitaskLib.engines.registry import make_engine
     from COVIDMultitaskLib.errors import InputError
     from COVIDMultitaskLib.labels import DIAGNOSES
@@ -100,7 +108,6 @@ def demo_command(
         if disease not in DIAGNOSES:
             raise InputError(f"There is no disease {disease!r}; choose one of {', '.join(DIAGNOSES)}.")
         chosen = make_engine(engine, bundle, device)
-        # The demonstration may be run again and again: its own earlier results are replaced.
         _run(make, chosen, output, True, face, lambda: _truth_of(made[0]))
 
 
@@ -187,14 +194,14 @@ class _TerminalFace:
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
 
-        self._console = Console()
-        self._errors = Console(stderr=True, soft_wrap=True)
+        self._console = Console(emoji=False, markup=False, highlight=False)
+        self._errors = Console(emoji=False, markup=False, highlight=False, stderr=True, soft_wrap=True)
         columns = (TextColumn("{task.description:<32}"), BarColumn(), TimeElapsedColumn())
         self._bar = Bar(*columns, console=self._errors, transient=True)
         self._task = self._bar.add_task("Starting", total=len(STAGES))
-        self._bar.start()
 
     def on_event(self, event: Event) -> None:
+        self._bar.start()
         before = list(STAGES).index(event.stage) if event.stage in STAGES else 0
         self._bar.update(
             self._task, description=STAGES.get(event.stage, event.stage), completed=before + event.fraction
@@ -205,16 +212,15 @@ class _TerminalFace:
 
         self.close()
         print_findings(analysis.findings, self._console, truth)
-        self._console.print(f"Written to {output}", soft_wrap=True, highlight=False, markup=False)
+        self._console.print(f"Written to {output}", soft_wrap=True)
 
     def error(self, message: str, exit_code: int) -> None:
         self.close()
-        self._errors.print(message, highlight=False, markup=False)
+        self._errors.print(message)
 
     def list_engines(self, rows: list[dict]) -> None:
         from rich.table import Table
 
-        self.close()
         table = Table("Engine", "Answers", "Weights", "Licence", "Trained on")
         for row in rows:
             weights = f"{row['bundle']} {row['version']}"
@@ -232,39 +238,53 @@ _cancelled = threading.Event()
 def _reported(as_json: bool) -> Iterator[_Face]:
     """Turn every error into one sentence and an exit code; stop gently when asked to."""
     face: _Face = _JsonFace() if as_json else _TerminalFace()
-    _listen_for_cancellation()
     try:
-        yield face
-    except CovidMultitaskError as error:
-        _fail(face, str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail(face, "Cancelled: nothing was written.", Cancelled.exit_code)
-    except MemoryError:
-        _fail(face, "The memory does not suffice for this scan; close other programs or crop the scan.", 2)
-    except Exception as error:
-        if os.environ.get("COVID_MULTITASK_DEBUG"):
-            raise
-        sentence = f"Something went wrong inside COVIDMultitask ({type(error).__name__}); please report it."
-        _fail(face, f"{sentence} COVID_MULTITASK_DEBUG=1 shows the details.", CovidMultitaskError.exit_code)
+        with _cancellable():
+            yield face
+    except BrokenPipeError:  # nobody reads any more: typer leaves quietly
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        message, exit_code = explain(error)
+        if exit_code == CovidMultitaskError.exit_code:
+            message += " COVID_MULTITASK_DEBUG=1 shows the details."
+            if os.environ.get("COVID_MULTITASK_DEBUG"):
+                traceback.print_exc()
+        face.error(message, exit_code)
+        raise typer.Exit(exit_code) from error
     finally:
         face.close()
 
 
-def _fail(face: _Face, message: str, exit_code: int) -> None:
-    face.error(message, exit_code)
-    raise typer.Exit(exit_code)
+@contextmanager
+def _cancellable() -> Iterator[None]:
+    """While this lasts, SIGINT and SIGTERM ask to stop instead of stopping."""
 
-
-def _listen_for_cancellation() -> None:
     def cancel(number: int, frame: FrameType | None) -> None:
         if _cancelled.is_set():  # asked twice: do not wait for the current step
             raise KeyboardInterrupt
         _cancelled.set()
 
     _cancelled.clear()
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, cancel)
-        signal.signal(signal.SIGTERM, cancel)
+    if threading.current_thread() is not threading.main_thread():  # only the main one hears signals
+        yield
+        return
+    before = {number: signal.signal(number, cancel) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _main_for_machines() -> int:
+    """As ``app()``, but what is wrong with the command line itself is said in JSON too."""
+    try:
+        return app(standalone_mode=False) or 0
+    except Exception as error:  # typer's own; where its class lives depends on typer's version
+        if not hasattr(error, "format_message"):
+            raise
+        _JsonFace().error(error.format_message(), 2)
+        return 2
 
 
 def main() -> None:
@@ -273,4 +293,6 @@ def main() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure:  # a code page without the table's lines must not stop the command
             reconfigure(errors="replace")
+    if "--json" in sys.argv:
+        sys.exit(_main_for_machines())
     app()

@@ -41,3 +41,19 @@ class Cancelled(CovidMultitaskError):
     """The user cancelled; nothing is written."""
 
     exit_code = 130
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """One sentence and an exit code for any error, our own faults included.
+
+    >>> explain(MemoryError())
+    ('The memory does not suffice for this scan; close other programs or crop the scan.', 2)
+    """
+    if isinstance(error, CovidMultitaskError):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "Cancelled: nothing was written.", Cancelled.exit_code
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch's own allocator: a RuntimeError
+        return "The memory does not suffice for this scan; close other programs or crop the scan.", 2
+    fault = type(error).__name__
+    return f"Something went wrong inside COVIDMultitask ({fault}); please report it.", CovidMultitaskError.exit_code
