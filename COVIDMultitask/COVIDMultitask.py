@@ -68,6 +68,7 @@ class COVIDMultitaskWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Slicer closes or reloads the module: no process may stay behind."""
         if self.panel is not None:
             self.panel.cancel()
+        self.logic.close()
         self.disconnectParameterNode()
         self.removeObservers()
 
@@ -116,22 +117,41 @@ class COVIDMultitaskLogic(ScriptedLoadableModuleLogic):
 
         return wrap(super().getParameterNode())
 
-    def startAnalysis(self, volumeNode, onProgress=lambda message: None):
+    def __init__(self) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        self._client: Any = None
+
+    @property
+    def client(self):
+        """Asks the worker, which is started when it is first needed and keeps its models loaded."""
+        if self._client is None:
+            from COVIDMultitaskModule import analysis, worker
+
+            self._client = worker.WorkerClient(analysis.workerCommand, analysis.libraryEnvironment)
+        return self._client
+
+    def close(self) -> None:
+        """End the worker, and with it a running analysis."""
+        if self._client is not None:
+            self._client.close()
+
+    def startAnalysis(self, volumeNode, onProgress=lambda message: None, choice=None):
         """Start the analysis of a volume and return at once.
 
         :param onProgress: called with each ``ProgressMessage`` while the analysis is polled.
+        :param choice: ``EngineChoice``; the default is the engine that ships.
         :return: an ``Analysis`` to poll until it is over, or to cancel.
         :raises CovidMultitaskError: when it cannot be started, with the reason.
         """
         from COVIDMultitaskModule.analysis import Analysis
-        from COVIDMultitaskModule.parameter import AnalysisParameter
+        from COVIDMultitaskModule.parameter import SHIPPED, AnalysisParameter
 
         from COVIDMultitaskLib.errors import InputError
 
         problem = AnalysisParameter(volumeNode).problem
         if problem:
             raise InputError(problem)
-        analysis = Analysis(volumeNode, onProgress=onProgress)
+        analysis = Analysis(volumeNode, self.client, choice or SHIPPED, onProgress)
         analysis.start()
         return analysis
 
@@ -145,8 +165,10 @@ class COVIDMultitaskLogic(ScriptedLoadableModuleLogic):
 
         return writeResults(analysis.volumeNode, analysis.results)
 
-    def analyze(self, volumeNode, onProgress=lambda message: None):
+    def analyze(self, volumeNode, onProgress=lambda message: None, choice=None):
         """Analyse a volume and wait for the results; Slicer stays alive meanwhile.
+
+        Parameters as of ``startAnalysis``.
 
         :return: ``ResultNodes``.
         :raises CovidMultitaskError: when the analysis fails, with the reason.
@@ -158,7 +180,7 @@ class COVIDMultitaskLogic(ScriptedLoadableModuleLogic):
 
         from COVIDMultitaskLib.errors import CovidMultitaskError
 
-        analysis = self.startAnalysis(volumeNode, onProgress)
+        analysis = self.startAnalysis(volumeNode, onProgress, choice)
         try:
             while analysis.poll() is State.RUNNING:
                 processEvents()

@@ -96,13 +96,14 @@ class AnalysisPanel:
             return
         self._timer.stop()
         self.analysis = None
-        self.ui.logText.plainText = "\n".join(analysis.log)
+        self.ui.logText.plainText = "\n".join(self.logic.client.log)
         self._showIdle(analysis.error)
         if analysis.state is State.DONE:
             self._showResults(analysis)
 
     def _showProgress(self, message: ProgressMessage) -> None:
-        self.ui.progressBar.value = round(100 * message.overall)
+        if self.analysis is not None:
+            self.ui.progressBar.value = round(100 * self.analysis.bar.overall)
         self.ui.statusLabel.text = _(message.title)
 
     def _showIdle(self, status: str = "") -> None:

@@ -11,6 +11,27 @@ from .compat import tr as _
 
 
 @dataclass(frozen=True)
+class EngineChoice:
+    """Which weights answer, and where they compute.
+
+    :param bundle: folder of a weight bundle; empty: the one that ships.
+    :param device: "auto", "cpu", "cuda" or "cuda:N".
+    """
+
+    bundle: str = ""
+    device: str = "auto"
+
+    @property
+    def request(self) -> dict[str, str | None]:
+        """As the worker is asked."""
+        return {"bundle": self.bundle or None, "device": self.device or "auto"}
+
+
+SHIPPED = EngineChoice()
+"""The engine that ships, on whatever device is best."""
+
+
+@dataclass(frozen=True)
 class AnalysisParameter:
     """The choices for one run.
 

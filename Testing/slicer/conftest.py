@@ -74,16 +74,14 @@ def resultsFolder(host, tmp_path):
 
 
 @pytest.fixture
-def child(resultsFolder, monkeypatch):
-    """Let every analysis start the fake child; call it with the wanted behaviour."""
-    from COVIDMultitaskModule.analysis import Analysis
-    from slicer_host import fake_child
+def worker(resultsFolder, monkeypatch):
+    """Let every analysis start the fake worker; call it with the wanted behaviour."""
+    from COVIDMultitaskModule import analysis
+    from slicer_host import fake_worker
 
     def behave(behaviour: str) -> None:
-        def command(scan, output):
-            return [sys.executable, "-S", fake_child.__file__, behaviour, str(scan), str(output), str(resultsFolder)]
-
-        monkeypatch.setattr(Analysis.__init__, "__defaults__", (command, lambda message: None))
+        command = [sys.executable, "-S", fake_worker.__file__, behaviour, str(resultsFolder)]
+        monkeypatch.setattr(analysis, "workerCommand", lambda: command)
 
     return behave
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import slicer
 from COVIDMultitaskModule import exchange
-from COVIDMultitaskModule.analysis import Analysis, State, defaultCommand, libraryEnvironment
+from COVIDMultitaskModule.analysis import Analysis, State, libraryEnvironment, workerCommand
 from COVIDMultitaskModule.exchange import ExchangeFolder, readResults, writeScan
-from slicer_host import fake_child
+from COVIDMultitaskModule.worker import WorkerClient
+from slicer_host import fake_worker
 from slicer_host.chest import SHAPE, findings, ijkToRas, toyChest
 from slicer_host.scene import linearTransform
 
@@ -45,16 +46,19 @@ def results(resultsFolder):
     return resultsFolder
 
 
-def fakeCommand(behaviour: str, results: Path):
-    return lambda scan, output: [
-        sys.executable,
-        "-S",
-        fake_child.__file__,
-        behaviour,
-        str(scan),
-        str(output),
-        str(results),
-    ]
+@pytest.fixture
+def client(resultsFolder):
+    """``client(behaviour)``: a client whose worker behaves like that."""
+    made = []
+
+    def make(behaviour: str) -> WorkerClient:
+        command = [sys.executable, "-S", fake_worker.__file__, behaviour, str(resultsFolder)]
+        made.append(WorkerClient(lambda: command, cancelGrace_s=0.3))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
 
 
 def run(analysis: Analysis, limit_s: float = 15.0) -> State:
@@ -66,9 +70,9 @@ def run(analysis: Analysis, limit_s: float = 15.0) -> State:
     return analysis.state
 
 
-def test_a_good_run_gives_what_the_child_found_and_leaves_nothing_behind(scan, results, temporary):
+def test_a_good_run_gives_what_the_child_found_and_leaves_nothing_behind(scan, results, temporary, client):
     stages = []
-    analysis = Analysis(scan, fakeCommand("good", results), lambda message: stages.append(message.stage))
+    analysis = Analysis(scan, client("good"), onProgress=lambda message: stages.append(message.stage))
     assert run(analysis) is State.DONE
     np.testing.assert_array_equal(analysis.results.lobes, toyChest().lobes)
     np.testing.assert_array_equal(analysis.results.lesions, toyChest().lesions)
@@ -92,35 +96,53 @@ def test_the_scan_is_handed_out_on_its_own_grid_without_its_transform(scan, temp
 
 
 @pytest.mark.parametrize(("behaviour", "words"), [("refuse", "not a chest CT"), ("crash", "exit code 7")])
-def test_a_run_that_fails_says_why_and_leaves_nothing_behind(behaviour, words, scan, results, temporary):
-    analysis = Analysis(scan, fakeCommand(behaviour, results))
+def test_a_run_that_fails_says_why_and_leaves_nothing_behind(behaviour, words, scan, results, temporary, client):
+    analysis = Analysis(scan, client(behaviour))
     assert run(analysis) is State.FAILED
     assert words in analysis.error and analysis.results is None
     assert list(temporary.iterdir()) == []
 
 
-def test_cancel_ends_a_hanging_run_within_a_second_and_nothing_appears(scan, results, temporary, host):
-    analysis = Analysis(scan, fakeCommand("hang", results))
+def settled(analysis, temporary) -> bool:
+    analysis.poll()
+    return not any(temporary.iterdir())
+
+
+def test_cancel_ends_a_hanging_run_within_a_second_and_nothing_appears(scan, temporary, host, client):
+    analysis = Analysis(scan, client("hang"))
     analysis.start()
-    while not analysis.log:
+    while not analysis._client.log:
         analysis.poll()
         time.sleep(0.01)
     nodes = host.scene.GetNumberOfNodes()
     started = time.monotonic()
     analysis.cancel()
-    assert time.monotonic() - started < 1.0
-    assert analysis.poll() is State.CANCELLED and analysis.results is None
-    assert list(temporary.iterdir()) == [] and host.scene.GetNumberOfNodes() == nodes
+    assert analysis.state is State.CANCELLED and time.monotonic() - started < 0.1, "the window is not held up"
+    while not settled(analysis, temporary):
+        assert time.monotonic() - started < 1.0
+    assert analysis.state is State.CANCELLED and analysis.results is None
+    assert host.scene.GetNumberOfNodes() == nodes
 
 
-def test_cancel_from_the_progress_listener_is_safe(scan, results, temporary):
-    analysis = Analysis(scan, fakeCommand("good", results), lambda message: analysis.cancel())
+def test_results_that_come_after_the_cancellation_never_appear(scan, temporary, client):
+    analysis = Analysis(scan, client("good"))
+    analysis.start()
+    time.sleep(1.0)  # everything has been said, nothing been heard
+    analysis.cancel()
+    while not settled(analysis, temporary):
+        pass
+    assert analysis.state is State.CANCELLED and analysis.results is None
+
+
+def test_cancel_from_the_progress_listener_is_safe(scan, results, temporary, client):
+    analysis = Analysis(scan, client("good"), onProgress=lambda message: analysis.cancel())
     assert run(analysis) is State.CANCELLED
-    assert list(temporary.iterdir()) == []
+    while not settled(analysis, temporary):
+        pass
 
 
-def test_cancel_after_the_end_changes_nothing(scan, results):
-    analysis = Analysis(scan, fakeCommand("good", results))
+def test_cancel_after_the_end_changes_nothing(scan, results, client):
+    analysis = Analysis(scan, client("good"))
     run(analysis)
     analysis.cancel()
     assert analysis.state is State.DONE
@@ -137,8 +159,10 @@ def test_cancel_after_the_end_changes_nothing(scan, results):
     ],
     ids=["volume removed", "scene closed", "voxels gone", "voxels changed", "other voxels"],
 )
-def test_results_of_a_scan_that_is_no_longer_the_same_are_not_used(disturb, words, scan, results, host, temporary):
-    analysis = Analysis(scan, fakeCommand("good", results))
+def test_results_of_a_scan_that_is_no_longer_the_same_are_not_used(
+    disturb, words, scan, results, host, temporary, client
+):
+    analysis = Analysis(scan, client("good"))
     analysis.start()
     disturb(host, scan)
     while analysis.poll() is State.RUNNING:
@@ -147,8 +171,8 @@ def test_results_of_a_scan_that_is_no_longer_the_same_are_not_used(disturb, word
     assert list(temporary.iterdir()) == []
 
 
-def test_a_scan_that_is_only_moved_meanwhile_keeps_its_results(scan, results, host):
-    analysis = Analysis(scan, fakeCommand("good", results))
+def test_a_scan_that_is_only_moved_meanwhile_keeps_its_results(scan, results, host, client):
+    analysis = Analysis(scan, client("good"))
     analysis.start()
     scan.HardenTransform()
     while analysis.poll() is State.RUNNING:
@@ -174,8 +198,8 @@ def test_damaged_results_are_refused(name, results, host, capfd):
         readResults(results, SHAPE)
 
 
-def test_no_room_for_the_scan_is_said(scan, monkeypatch, temporary, capfd):
-    analysis = Analysis(scan, fakeCommand("good", Path()))
+def test_no_room_for_the_scan_is_said(scan, monkeypatch, temporary, capfd, client):
+    analysis = Analysis(scan, client("good"))
     for path in temporary.iterdir():
         path.rmdir()
     with pytest.raises(OutputError, match="disk space"):
@@ -184,7 +208,7 @@ def test_no_room_for_the_scan_is_said(scan, monkeypatch, temporary, capfd):
 
 
 def test_a_python_that_cannot_be_started_is_said(scan, temporary):
-    analysis = Analysis(scan, lambda scan, output: ["/nowhere/PythonSlicer"])
+    analysis = Analysis(scan, WorkerClient(lambda: ["/nowhere/PythonSlicer"]))
     with pytest.raises(CovidMultitaskError, match="could not be started"):
         analysis.start()
     assert list(temporary.iterdir()) == []
@@ -211,5 +235,4 @@ def test_no_temporary_folder_at_all_is_said(monkeypatch, tmp_path):
 
 def test_the_child_finds_the_same_library(repository):
     assert str(repository) in libraryEnvironment()["PYTHONPATH"].split(":")
-    command = defaultCommand(Path("scan.nrrd"), Path("results"))
-    assert command[1:] == ["-m", "COVIDMultitaskLib", "analyze", "scan.nrrd", "-o", "results", "--json"]
+    assert workerCommand()[1:] == ["-m", "COVIDMultitaskLib.worker"]

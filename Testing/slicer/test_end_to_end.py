@@ -44,9 +44,9 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 def test_the_phantoms_lungs_are_found_where_they_are(host, phantom, moduleFile):
     scan = addPhantom(host, phantom, phantom.volume.array)
     logic = moduleFile.COVIDMultitaskLogic()
-    fractions = []
-    nodes = logic.analyze(scan, lambda message: fractions.append(message.overall))
-    assert fractions == sorted(fractions) and fractions[-1] == pytest.approx(1.0)
+    stages = []
+    nodes = logic.analyze(scan, lambda message: stages.append(message.stage))
+    assert (stages[0], stages[-1]) == ("read", "write")
     found = slicer.util.arrayFromVolume(logic.exportLabelmap(nodes.lobes, scan))
     assert dice(found > 0, phantom.lobes > 0) > 0.9
     for label in range(1, 6):

@@ -95,8 +95,8 @@ def test_apply_says_what_is_missing_until_a_scan_is_chosen(panel, scan):
     assert not panel.ui.applyButton.enabled
 
 
-def test_apply_shows_progress_then_findings(panel, scan, child):
-    child("good")
+def test_apply_shows_progress_then_findings(panel, scan, worker):
+    worker("good")
     panel.ui.inputSelector.choose(scan)
     panel.ui.applyButton.click()
     assert panel.ui.applyButton.text == "Cancel" and panel.ui.progressBar.visible
@@ -109,8 +109,8 @@ def test_apply_shows_progress_then_findings(panel, scan, child):
     assert "research" in panel.ui.researchLabel.text and "toy" in panel.ui.researchLabel.text
 
 
-def test_cancel_gives_apply_back_and_changes_nothing(panel, scan, child, host):
-    child("hang")
+def test_cancel_gives_apply_back_and_changes_nothing(panel, scan, worker, host):
+    worker("hang")
     panel.ui.inputSelector.choose(scan)
     panel.ui.applyButton.click()
     nodes = host.scene.GetNumberOfNodes()
@@ -122,8 +122,8 @@ def test_cancel_gives_apply_back_and_changes_nothing(panel, scan, child, host):
     assert host.scene.GetNumberOfNodes() == nodes
 
 
-def test_a_failed_run_says_why_and_can_be_started_again(panel, scan, child):
-    child("crash")
+def test_a_failed_run_says_why_and_can_be_started_again(panel, scan, worker):
+    worker("crash")
     panel.ui.inputSelector.choose(scan)
     panel.ui.applyButton.click()
     runToEnd(panel)
