@@ -35,12 +35,12 @@ def read_held_out(network: JointNetwork, cases: Path, limit: int | None = None) 
     }
     with torch.inference_mode(), autocast(torch.device("cpu")):
         for batch in DataLoader(data):
-            image, targets = image_and_targets(batch)
+            image, _ = image_and_targets(batch)
             _, read = network(image)
             for name in ("descriptor", "severity", "diagnosis"):
                 rows[name].append(getattr(read, name)[0].float().numpy())
-            rows["severity_true"].append(int(targets.severity[0]))
-            rows["diagnosis_true"].append(int(targets.diagnosis[0]))
+            rows["severity_true"].append(int(batch["severity"][0]))
+            rows["diagnosis_true"].append(int(batch["diagnosis"][0]))
     return {name: np.array(values) for name, values in rows.items()}
 
 
@@ -63,12 +63,12 @@ def unlikeness_reference(descriptors: np.ndarray, features: int) -> dict:
 def export(run: Path, cases: Path, card: Path, licence: Path, metadata: dict, target: Path) -> None:
     """Write the bundle of a run under a temporary name, check it, and put it in place."""
     plan = json.loads((run / "plan.json").read_text())
-    arguments = {"channels": list(plan["channels"])}
-    network = JointNetwork(**arguments)
+    channels = list(plan["channels"])
+    network = JointNetwork(channels)
     network.load_state_dict({name: value.float() for name, value in load_file(run / "model.safetensors").items()})
     held_out = read_held_out(network.eval(), cases)
     inference = {
-        "network": arguments,
+        "network": {"channels": channels},
         "spacing_mm": plan["spacing_mm"],
         "temperature": {
             key: fit_temperature(held_out[key], held_out[f"{key}_true"]) for key in ("severity", "diagnosis")

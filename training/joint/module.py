@@ -66,13 +66,13 @@ class JointModule(L.LightningModule):
 
     def validation_step(self, batch: dict[str, torch.Tensor], batch_index: int) -> None:
         """Dice of lobes and lesions, and accuracy, on scans of held-out shapes."""
-        image, targets = image_and_targets(batch)
+        image, _ = image_and_targets(batch)
         found, read = self.network(image)
         scores = {
-            "lobes": _dice(found.lobes.argmax(1), targets.lobes, len(labels.LOBES)),
-            "lesions": _dice((found.lesions.argmax(1) > 0).long(), (targets.lesions > 0).long(), 1),
-            "severity": (read.severity.argmax(1) == targets.severity).float().mean(),
-            "diagnosis": (read.diagnosis.argmax(1) == targets.diagnosis).float().mean(),
+            "lobes": _dice(found.lobes.argmax(1), batch["lobes"], len(labels.LOBES)),
+            "lesions": _dice((found.lesions.argmax(1) > 0).byte(), (batch["lesions"] > 0).byte(), 1),
+            "severity": (read.severity.argmax(1) == batch["severity"]).float().mean(),
+            "diagnosis": (read.diagnosis.argmax(1) == batch["diagnosis"]).float().mean(),
         }
         self.log_dict({f"val/{name}": value for name, value in scores.items()}, batch_size=len(image))
 

@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 
 from training.data.slices import read_expert_slices
@@ -19,12 +19,21 @@ from training.joint.cases import CaseDataset
 from training.joint.module import JointModule, TrainingPlan
 
 
-def train(plan: TrainingPlan, cases: Path, slices: Path | None, output: Path, max_time: str | None = None) -> None:
-    """Train from the newest checkpoint under ``output``, else from the start."""
+def train(
+    plan: TrainingPlan,
+    cases: Path,
+    slices: Path | None,
+    output: Path,
+    max_time: str | None = None,
+    weights: Path | None = None,
+) -> None:
+    """Train from the newest checkpoint under ``output``, else from ``weights``, else from the start."""
     output.mkdir(parents=True, exist_ok=True)
     L.seed_everything(plan.seed)
     torch.set_float32_matmul_precision("high")
     module = JointModule(plan, read_expert_slices(slices) if slices else [])
+    if weights:
+        module.network.load_state_dict({name: value.float() for name, value in load_file(weights).items()})
     train_set = CaseDataset(cases / "train", plan.steps * plan.cases, plan.seed, jitter=True)
     held_out = CaseDataset(cases / "validation", len(list((cases / "validation").glob("*.npz"))), 0, jitter=False)
     last = output / "last.ckpt"
@@ -63,10 +72,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/joint"))
     parser.add_argument("--steps", type=int, default=TrainingPlan.steps)
     parser.add_argument("--spacing", type=float, default=TrainingPlan.spacing_mm, help="of the cases, millimetres")
+    parser.add_argument("--learning-rate", type=float, default=TrainingPlan.learning_rate)
+    parser.add_argument("--weights", type=Path, help="model.safetensors of an earlier run to start from")
     parser.add_argument("--max-time", help="stop after DD:HH:MM:SS; the same command goes on from there")
     arguments = parser.parse_args()
-    plan = TrainingPlan(steps=arguments.steps, spacing_mm=arguments.spacing)
-    train(plan, arguments.cases, arguments.slices, arguments.output, arguments.max_time)
+    plan = TrainingPlan(steps=arguments.steps, spacing_mm=arguments.spacing, learning_rate=arguments.learning_rate)
+    train(plan, arguments.cases, arguments.slices, arguments.output, arguments.max_time, arguments.weights)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from COVIDMultitaskLib.preparation.body import convex_hull
+
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
@@ -168,24 +170,11 @@ def _with_ends_continued(tissue: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return tissue[source]
 
 
-def _convex_hull(plane: np.ndarray) -> np.ndarray:
-    """The filled convex hull of a 2D mask; empty for a handful of pixels."""
-    from scipy.spatial import ConvexHull, QhullError
-
-    try:
-        hull = ConvexHull(np.argwhere(plane))
-    except (QhullError, ValueError):
-        return np.zeros(plane.shape, bool)
-    pixels = np.stack(np.indices(plane.shape), -1).reshape(-1, 2)
-    inside = (pixels @ hull.equations[:, :2].T + hull.equations[:, 2] <= 1e-6).all(1)
-    return inside.reshape(plane.shape)
-
-
 def _hull_distance(core: np.ndarray) -> np.ndarray:
     """Distance in mm outside the slice-wise convex hull of ``core``, 0 inside, at most 120."""
     from scipy.ndimage import distance_transform_edt, gaussian_filter1d
 
-    hull = np.stack([_convex_hull(plane) for plane in core]).astype(np.float32)
+    hull = np.array([convex_hull(plane) for plane in core], np.float32)
     # Neighbouring slices agree on the skin, though their hulls hop from rib to rib.
     hull = gaussian_filter1d(hull, 2.5, axis=0, mode="nearest")
     return np.clip(distance_transform_edt(hull < 0.5) * TISSUE_SPACING_MM, 0, 120).astype(np.uint8)

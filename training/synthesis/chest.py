@@ -46,7 +46,7 @@ def make_chest(anatomy: Anatomy, draw: Draw, size: tuple[int, int, int], spacing
     :param draw: all chance comes from here.
     """
     shape = deform(anatomy, size, spacing_mm, draw)
-    diagnosis = str(draw.scalars.choice(labels.DIAGNOSES, p=[0.3, 0.25, 0.45]))
+    diagnosis = str(draw.scalars.choice(labels.DIAGNOSES, p=[0.25, 0.25, 0.5]))
     hu = render_body(shape, draw)
     if draw.chance(0.3 if diagnosis == "other_pneumonia" else 0.06):
         hu = _fill_with_fluid(hu, shape, draw)

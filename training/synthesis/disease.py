@@ -56,22 +56,22 @@ def add_disease(shape: Shape, lungs: Lungs, diagnosis: str, draw: Draw) -> Disea
 
 def _covid(fields: _Fields, shape: Shape, draw: Draw) -> None:
     """From a few peripheral opacities to most of both lungs."""
-    stage = draw.scalars.beta(1.1, 1.6)
+    stage = draw.scalars.beta(1.2, 1.3)
     lung = (shape.lobes > 0).float()
     back = torch.sigmoid(shape.points_mm[..., 1] / 35)
     low = torch.sigmoid(-shape.points_mm[..., 0] / 60)
     weight = lung * (0.03 + (1 - shape.depth) ** 3) * (0.15 + back) * (0.3 + low)
     if draw.chance(0.15):
         weight = lung  # now and then without preference
-    count = draw.integer(2, 4 + int(26 * stage))
-    largest = 10 + 40 * stage
+    count = draw.integer(3, 6 + int(34 * stage))
+    largest = 16 + 50 * stage
     for place in draw.points(weight, count):
-        _add_blob(fields.ground_glass, place, draw.log_uniform(6, largest), shape, draw)
-    if draw.chance(0.35 * stage):  # diffuse
+        _add_blob(fields.ground_glass, place, draw.log_uniform(8, largest), shape, draw)
+    if draw.chance(0.5 * stage):  # diffuse
         veil = draw.smooth(shape.size, 45 / shape.spacing_mm) + 2.2 * (1 - shape.depth) - draw.uniform(0.2, 1.8)
         torch.maximum(fields.ground_glass, veil, out=fields.ground_glass)
     for place in draw.points(weight, draw.integer(0, int(3 + 14 * stage)) if draw.chance(0.75) else 0):
-        _add_blob(fields.consolidation, place, draw.log_uniform(4, 6 + 26 * stage), shape, draw)
+        _add_blob(fields.consolidation, place, draw.log_uniform(5, 8 + 32 * stage), shape, draw)
 
 
 def _other_pneumonia(fields: _Fields, shape: Shape, draw: Draw) -> None:
