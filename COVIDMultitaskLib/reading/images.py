@@ -42,6 +42,21 @@ def read_image(path: Path, bounded: bool = True) -> Volume:
     return _read_itk(path, bounded)
 
 
+def read_geometry(path: Path) -> Geometry:
+    """The place of a file's volume from its header alone.
+
+    :raises InputError: no volume, damaged header, or invalid geometry.
+    """
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        header = read_nifti_header(path)
+        _check_dimensions(header.shape)
+        return header.geometry()
+    try:
+        return _geometry(_header_reader(path))
+    except RuntimeError as error:
+        raise InputError(_sentence(path, str(error))) from None
+
+
 def _read_nifti(path: Path, bounded: bool) -> Volume:
     header = read_nifti_header(path)
     _check_dimensions(header.shape)

@@ -33,14 +33,23 @@ def to_hounsfield(volume: Volume) -> Volume:
             "The voxel values are not Hounsfield units (air is not near -1000), as in MR images and pictures of "
             "unknown window; give the original CT, or subtract 1024 if it was stored with that offset."
         )
-    notes = volume.provenance.notes
-    if kind is not IntensityKind.HOUNSFIELD:
-        array = _rescaled(array, kind)
-        notes = (*notes, _NOTES[kind])
-    array, padding_note = _without_padding(array)
-    provenance = replace(volume.provenance, notes=(*notes, *padding_note))
-    # Narrow once more: only the padding may have been beyond 16 bits.
-    return replace(volume, array=_as_narrow(array), intensity=IntensityKind.HOUNSFIELD, provenance=provenance)
+    return _in_hounsfield(volume, array, kind)
+
+
+def known_to_hounsfield(volume: Volume) -> Volume:
+    """As :func:`to_hounsfield`, for a volume whose ``intensity`` is known and not a picture's.
+
+    :raises InputError: NaN or infinite values, or values outside the scale.
+    """
+    array = _as_narrow(volume.array)
+    _refuse_not_finite(array)
+    limits = _LIMITS.get(volume.intensity)
+    if limits and not (limits[0] <= float(array.min()) and float(array.max()) <= limits[1]):
+        raise InputError(
+            f"The values run from {float(array.min()):g} to {float(array.max()):g}, outside the expected "
+            f"{limits[0]:g} to {limits[1]:g}; state what the values mean."
+        )
+    return _in_hounsfield(volume, array, volume.intensity)
 
 
 def recognise(array: np.ndarray) -> IntensityKind:
@@ -78,6 +87,20 @@ _NOTES = {
     IntensityKind.WINDOW_8BIT: "The values 0 to 255 were taken for a window of -1250 to 250 HU; HU are approximate.",
     IntensityKind.UNIT_SCALE: "The values 0 to 1 were taken for a scale of -1400 to 100 HU; HU are approximate.",
 }
+
+
+_LIMITS = {IntensityKind.WINDOW_8BIT: (0.0, 255.0), IntensityKind.UNIT_SCALE: (-0.01, 1.01)}
+
+
+def _in_hounsfield(volume: Volume, array: np.ndarray, kind: IntensityKind) -> Volume:
+    notes = volume.provenance.notes
+    if kind is not IntensityKind.HOUNSFIELD:
+        array = _rescaled(array, kind)
+        notes = (*notes, _NOTES[kind])
+    array, padding_note = _without_padding(array)
+    provenance = replace(volume.provenance, notes=(*notes, *padding_note))
+    # Narrow once more: only the padding may have been beyond 16 bits.
+    return replace(volume, array=_as_narrow(array), intensity=IntensityKind.HOUNSFIELD, provenance=provenance)
 
 
 def _as_narrow(array: np.ndarray) -> np.ndarray:

@@ -193,7 +193,9 @@ class Record:
         if self.diagnosis is not None:
             is_covid = self.diagnosis == "covid_19"
             if self.covid not in (None, is_covid):
-                raise InputError(f"{self.id} has the diagnosis {self.diagnosis} but covid is {self.covid}; correct one.")
+                raise InputError(
+                    f"{self.id} has the diagnosis {self.diagnosis} but covid is {self.covid}; correct one."
+                )
             object.__setattr__(self, "covid", is_covid)
         elif self.covid:
             object.__setattr__(self, "diagnosis", "covid_19")

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from COVIDMultitaskLib.preparation.picture import LUNGS_WIDTH_MM, picture_to_hu
+from training.data.adapters.covid_semiseg import ADAPTER
+from training.data.loading import load
+from training.data.record import LesionKind, Record
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,17 @@ class LesionSlice:
 
 
 def read_expert_slices(root: Path) -> list[LesionSlice]:
-    """Read ``MultiClassInfection-Train`` under the public release's ``TrainingSet``.
+    """The slices of the training set whose masks tell ground-glass from consolidation.
 
-    The pictures lie on their side (rows run across the patient); they are turned upright.
+    :param root: the public release, or its ``TrainingSet``.
+    :raises InputError: another layout, a missing or damaged file, or a mask of another size.
     """
-    folder = root / "MultiClassInfection-Train"
-    paths = sorted((folder / "Imgs").glob("*.jpg"), key=lambda path: int(path.stem))
-    return [_read_slice(path, folder / "GT" / f"{path.stem}.png") for path in paths]
+    records = ADAPTER.collect(root).records
+    return [_slice(one) for one in records if one.lesion_kind is LesionKind.CLASSES and one.split != "test"]
 
 
-def _read_slice(image: Path, mask: Path) -> LesionSlice:
-    grey = np.asarray(Image.open(image).convert("L")).T
-    lesions = np.asarray(Image.open(mask)).T
-    if grey.shape != lesions.shape:
-        raise ValueError(f"{image.name} is {grey.shape} but its mask is {lesions.shape}")
-    if lesions.max() > 2:
-        raise ValueError(f"{mask.name} holds the label {lesions.max()}; expected 0, 1 and 2")
-    return LesionSlice(image.stem, picture_to_hu(grey), lesions.astype(np.uint8), LUNGS_WIDTH_MM / grey.shape[1])
+def _slice(record: Record) -> LesionSlice:
+    sample = load(record)
+    assert sample.image is not None and sample.lesions is not None
+    name = record.id.rsplit("/", 1)[-1]
+    return LesionSlice(name, sample.image.array[0].astype(np.float32), sample.lesions[0], sample.geometry.spacing_mm[2])

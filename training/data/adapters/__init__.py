@@ -1,0 +1,1 @@
+"""One file for each published data set, and one for anybody's own."""

@@ -1,0 +1,1 @@
+"""What a user's data hold, what they lack and where they contradict themselves."""
