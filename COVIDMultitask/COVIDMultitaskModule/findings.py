@@ -1,16 +1,16 @@
-"""The findings as a radiologist reads them: rows of a table and a few lines of text.
+"""The findings as a radiologist reads them: bars, scores, rows, places to look at, words.
 
-Pure Python over the content of ``findings.json``; a value that an engine did not give stays
-``None`` here and is "not assessed by this engine" in words.
+Pure Python over the content of ``findings.json``, and of its correction if there is one; a value
+that an engine did not give stays ``None`` here and is "not assessed by this engine" in words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from COVIDMultitaskLib.labels import DIAGNOSIS_NAMES
+from COVIDMultitaskLib.labels import DIAGNOSIS_NAMES, LESIONS, LOBES
 
 from .compat import tr as _
 
@@ -52,79 +52,196 @@ class Row:
     name: str
     values: tuple[float | None, ...]
 
+    def value(self, key: str) -> float | None:
+        """The value of a column."""
+        return self.values[[column.key for column in COLUMNS].index(key)]
+
 
 @dataclass(frozen=True)
-class Line:
-    """A line of the summary, such as ``Diagnosis: COVID-19 87 %``."""
+class Bar:
+    """A probability, 0..1, with its name."""
+
+    key: str
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """A figure as the model found it and after correction (``None``: not corrected), in words."""
 
     title: str
-    text: str
+    model: str
+    corrected: str | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place worth looking at.
+
+    :param title: what is there and where, such as "12.3 ml ground-glass opacity, right lower lobe".
+    :param detail: more about it, may be empty.
+    :param ras: position (R, A, S) in mm in the scan's own frame, without its parent transform.
+    """
+
+    title: str
+    detail: str
+    ras: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Who changed which masks, and when.
+
+    :param kinds: "lobes", "lesions" or both.
+    :param by: a name; empty when none was given.
+    :param time: ISO 8601.
+    """
+
+    kinds: tuple[str, ...]
+    by: str
+    time: str
 
 
 class FindingsView:
     """What to show of one ``findings.json``.
 
     :param findings: its content; absent keys are shown as not assessed.
+    :param corrected: the same record measured on corrected masks, with "correction" in it
+        ("kinds", "by", "time"); ``None``: nothing was corrected.
     """
 
-    def __init__(self, findings: Mapping[str, Any]) -> None:
+    def __init__(self, findings: Mapping[str, Any], corrected: Mapping[str, Any] | None = None) -> None:
         self._findings = findings
+        self._corrected = corrected
+
+    @property
+    def current(self) -> Mapping[str, Any]:
+        """The findings that hold: the corrected ones if there are any."""
+        return self._corrected or self._findings
+
+    @property
+    def correction(self) -> Correction | None:
+        """Who corrected what; ``None``: the model's own findings."""
+        if not self._corrected:
+            return None
+        made = self._corrected.get("correction") or {}
+        return Correction(tuple(made.get("kinds") or ()), str(made.get("by") or ""), str(made.get("time") or ""))
 
     @property
     def rows(self) -> list[Row]:
-        """The lobes in the order of the file, then the total."""
-        rows = [_row(lobe, str(lobe["key"]), str(lobe["name"])) for lobe in self._findings.get("lobes") or []]
-        total = self._findings.get("total")
-        if not total:
-            return rows
-        return [*rows, _row({**total, "score": self._findings.get("ct_severity_score")}, "total", _("Both lungs"))]
+        """The lobes in the order of the file, then the total; of the findings that hold."""
+        return _rows(self.current)
 
     @property
-    def lines(self) -> list[Line]:
-        """The summary, most important first."""
-        total = self._findings.get("total") or {}
+    def modelRows(self) -> dict[str, Row]:
+        """The rows as the model found them, by key."""
+        return {row.key: row for row in _rows(self._findings)}
+
+    @property
+    def diagnosis(self) -> list[Bar] | None:
+        """Probable diagnoses, most probable first; ``None``: not assessed."""
+        probabilities = self._findings.get("diagnosis")
+        if not probabilities:
+            return None
+        ranked = sorted(probabilities.items(), key=lambda item: -item[1])
+        return [Bar(key, DIAGNOSIS_NAMES.get(key, key), float(value)) for key, value in ranked]
+
+    @property
+    def severe(self) -> float | None:
+        """Probability of severe disease, 0..1; ``None``: not assessed."""
+        probabilities = self._findings.get("severity")
+        return float(probabilities["severe"]) if probabilities else None
+
+    @property
+    def scores(self) -> list[Score]:
+        """How much of the lungs is affected, most telling first."""
         return [
-            Line(_("Diagnosis"), self._diagnosis()),
-            Line(_("Severity"), self._severity()),
-            Line(_("Affected lung"), _percent(total.get("lesion_percent"))),
-            Line(_("Worse lung"), _percent(self._findings.get("worst_lung_percent"))),
-            Line(_("CT grade"), _text("CT-{}", self._findings.get("ct_grade"))),
-            Line(_("CT severity score"), _text("{} / 25", self._findings.get("ct_severity_score"))),
+            self._score(_("Affected lung"), lambda found: _percent((found.get("total") or {}).get("lesion_percent"))),
+            self._score(_("Worse lung"), lambda found: _percent(found.get("worst_lung_percent"))),
+            self._score(_("CT grade"), lambda found: _text("CT-{}", found.get("ct_grade"))),
+            self._score(_("CT severity score"), lambda found: _text("{} / 25", found.get("ct_severity_score"))),
         ]
+
+    def _score(self, title: str, text: Callable[[Mapping[str, Any]], str]) -> Score:
+        return Score(title, text(self._findings), None if self._corrected is None else text(self._corrected))
+
+    @property
+    def affected(self) -> dict[str, float | None]:
+        """Affected percentage of each lobe by its key."""
+        found = {row.key: row.value("lesion_percent") for row in self.rows}
+        return {lobe.key: found.get(lobe.key) for lobe in LOBES}
+
+    @property
+    def pattern(self) -> str:
+        """Where in the lungs the lesions are, in one sentence; empty without lesions."""
+        lesions = self.current.get("lesions") or {}
+        if not lesions.get("count"):
+            return _("No lesion was found.") if self.current.get("lesions") else ""
+        parts = [_("{n} lesion(s)").format(n=lesions["count"])]
+        if lesions.get("bilateral") is not None:
+            parts.append(_("both lungs") if lesions["bilateral"] else _("one lung"))
+        shares = (
+            ("peripheral_percent", _("{share} % peripheral")),
+            ("dorsal_percent", _("{share} % dorsal")),
+            ("lower_third_percent", _("{share} % in the lower third")),
+        )
+        parts += [form.format(share=round(lesions[key])) for key, form in shares if lesions.get(key) is not None]
+        return ", ".join(parts) + "."
+
+    @property
+    def places(self) -> list[Place]:
+        """The lesions, largest first."""
+        return [_place(record) for record in (self.current.get("lesions") or {}).get("components") or []]
 
     @property
     def warnings(self) -> list[str]:
         """What to keep in mind about the scan, one sentence each."""
-        return [str(item["message"]) for item in self._findings.get("quality") or [] if item.get("level") != "info"]
+        return self._flags(lambda level: level != "info")
+
+    @property
+    def hints(self) -> list[str]:
+        """What is good to know, one sentence each."""
+        return self._flags(lambda level: level == "info")
+
+    def _flags(self, isWanted: Callable[[Any], bool]) -> list[str]:
+        return [str(item["message"]) for item in self.current.get("quality") or [] if isWanted(item.get("level"))]
 
     @property
     def origin(self) -> str:
-        """One quiet line: which weights answered, and what they were trained on."""
+        """One quiet line: which weights answered."""
         engine = self._findings.get("engine") or {}
-        parts = [engine.get("engine"), engine.get("bundle"), engine.get("version"), engine.get("trained_on")]
+        parts = [engine.get("engine"), engine.get("bundle"), engine.get("version")]
         return ", ".join(str(part) for part in parts if part)
 
     @property
     def notice(self) -> str:
-        """The line that says what the findings may be used for."""
+        """The line that says what the findings may be used for, and what the weights were trained on."""
         return str(self._findings.get("notice") or _("For research only, not for diagnosis."))
 
-    def _diagnosis(self) -> str:
-        probabilities = self._findings.get("diagnosis")
-        if not probabilities:
-            return _(NOT_ASSESSED)
-        ranked = sorted(probabilities.items(), key=lambda item: -item[1])
-        return ", ".join(f"{DIAGNOSIS_NAMES.get(key, key)} {100 * value:.0f} %" for key, value in ranked)
 
-    def _severity(self) -> str:
-        probabilities = self._findings.get("severity")
-        if not probabilities:
-            return _(NOT_ASSESSED)
-        return _("severe {percent} %").format(percent=round(100 * probabilities["severe"]))
+def _rows(findings: Mapping[str, Any]) -> list[Row]:
+    rows = [_row(lobe, str(lobe["key"]), str(lobe["name"])) for lobe in findings.get("lobes") or []]
+    total = findings.get("total")
+    if not total:
+        return rows
+    return [*rows, _row({**total, "score": findings.get("ct_severity_score")}, "total", _("Both lungs"))]
 
 
 def _row(record: Mapping[str, Any], key: str, name: str) -> Row:
     return Row(key, name, tuple(_number(record.get(column.key)) for column in COLUMNS))
+
+
+def _place(record: Mapping[str, Any]) -> Place:
+    names = {label.key: label.name for label in (*LOBES, *LESIONS)}
+    kind = str(record.get("lesion_class"))
+    shares = record.get("lobe_percent") or {}
+    lobes = [names.get(key, key) for key in sorted(shares, key=lambda key: -shares[key]) if shares[key] >= 10]
+    title = f"{record['volume_ml']:.1f} ml {names.get(kind, kind)}"
+    solid = record.get("consolidation_percent") or 0
+    mixed = _("{share} % consolidation").format(share=round(solid)) if 0 < solid < 100 else ""
+    x, y, z = record["point_lps_mm"]
+    return Place(", ".join([title, *lobes]), mixed, (-float(x), -float(y), float(z)))
 
 
 def _number(value: Any) -> float | None:

@@ -6,8 +6,6 @@ neither processes nor the scene: it asks the logic it is given.
 
 from __future__ import annotations
 
-import html
-
 import qt
 
 from COVIDMultitaskLib.errors import CovidMultitaskError
@@ -16,6 +14,7 @@ from .analysis import Analysis, State
 from .compat import missingPackages
 from .compat import tr as _
 from .findings import FindingsView
+from .findings_html import findingsHtml, researchHtml
 from .parameter import AnalysisParameter
 from .protocol import ProgressMessage
 
@@ -118,19 +117,5 @@ class AnalysisPanel:
         view = FindingsView(analysis.results.findings if analysis.results else {})
         self.ui.findingsLabel.text = findingsHtml(view)
         self.ui.findingsTable.setMRMLTableNode(nodes.table)
-        self.ui.researchLabel.text = " ".join(filter(None, [view.notice, view.origin]))
+        self.ui.researchLabel.text = researchHtml(view)
         self.ui.statusLabel.text = _("Done.")
-
-
-def findingsHtml(view: FindingsView) -> str:
-    """The summary as rich text.
-
-    >>> findingsHtml(FindingsView({"worst_lung_percent": 12.5})).count("<tr>")
-    6
-    """
-    rows = "".join(
-        f"<tr><td>{html.escape(line.title)}&nbsp;&nbsp;</td><td><b>{html.escape(line.text)}</b></td></tr>"
-        for line in view.lines
-    )
-    warnings = "".join(f"<p>{html.escape(warning)}</p>" for warning in view.warnings)
-    return f"<table>{rows}</table>{warnings}"
