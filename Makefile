@@ -8,6 +8,7 @@
 #   make check                linter, formatter and type checker
 #   make format               let the formatter and the linter correct what they can
 #   make bench CT=path        where time and memory of an analysis go
+#   make screenshots          make the pictures under Resources/Screenshots from the phantom
 #   make cmake-lists          write the Python files of the tree into the CMake lists
 #   make clean                remove what these commands made, except .venv
 #
@@ -20,7 +21,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 export PYTHON TORCH_INDEX_URL
 
-.PHONY: help demo test lint check format bench cmake-lists clean set-up-demo set-up-test
+.PHONY: help demo test lint check format bench screenshots cmake-lists clean set-up-demo set-up-test
 .NOTPARALLEL:
 
 help:
@@ -56,6 +57,11 @@ endif
 
 bench: set-up-demo
 	$(BIN)/python Testing/benchmarks/analyze.py $(if $(CT),"$(CT)")
+
+screenshots: set-up-demo
+	@$(BIN)/covid-multitask demo -o build/screenshots
+	mkdir -p Resources/Screenshots
+	cp build/screenshots/overview.png Resources/Screenshots/overview.png
 
 cmake-lists: set-up-test
 	$(BIN)/python Testing/project/update_cmake_lists.py

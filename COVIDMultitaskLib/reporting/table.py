@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 NOT_ASSESSED = "not assessed by this engine"
 
 _FIGURES = (
-    ("Volume ml", "volume_ml", 0),
-    ("Lesion ml", "lesion_volume_ml", 1),
-    ("Lesion %", "lesion_percent", 1),
-    ("Ground glass %", "ground_glass_percent", 1),
-    ("Consolidation %", "consolidation_percent", 1),
-    ("Mean lesion HU", "mean_lesion_hu", 0),
+    ("Volume\nml", "volume_ml", 0),
+    ("Lesion\nml", "lesion_volume_ml", 1),
+    ("Lesion\n%", "lesion_percent", 1),
+    ("Ground\nglass %", "ground_glass_percent", 1),
+    ("Consol.\n%", "consolidation_percent", 1),
+    ("Mean\nHU", "mean_lesion_hu", 0),
     ("Score", "score", 0),
 )
 _COMPARED = ("volume_ml", "lesion_volume_ml", "lesion_percent", "score")
@@ -44,16 +44,14 @@ def _regions_table(findings: Findings, truth: Findings | None) -> Table:
     table.add_column("Region", no_wrap=True)
     figures = [figure for figure in _FIGURES if truth is None or figure[1] in _COMPARED]
     for name, _, _ in figures:
-        table.add_column(name, justify="right")
-        if truth is not None:
-            table.add_column("truth", justify="right", style="dim")
+        table.add_column(name if truth is None else f"{name} (true)", justify="right", no_wrap=True)
     known = {region.key: region for region in _regions(truth)} if truth else {}
     for region in _regions(findings):
         cells = []
         for _, field, digits in figures:
-            cells.append(_number(getattr(region, field, None), digits))
-            if truth is not None:
-                cells.append(_number(getattr(known.get(region.key), field, None), digits))
+            found = _number(getattr(region, field, None), digits)
+            true = _number(getattr(known.get(region.key), field, None), digits)
+            cells.append(found if truth is None else f"{found} ({true})")
         table.add_row(region.name, *cells, end_section=region.key in ("right_lower", "right"))
     return table
 
@@ -70,8 +68,8 @@ def _summary_table(findings: Findings, truth: Findings | None) -> Table:
     table.add_column("Finding", no_wrap=True)
     table.add_column("Value")
     if truth is not None:
-        table.add_column("truth", style="dim")
-    known = dict(_summary(truth)) if truth else {}
+        table.add_column("True", style="dim")
+    known = {name: "–" if value == NOT_ASSESSED else value for name, value in _summary(truth)} if truth else {}
     for name, value in _summary(findings):
         table.add_row(name, value, *([known[name]] if truth is not None else []))
     return table
@@ -93,7 +91,8 @@ def _diagnosis(findings: Findings) -> str:
     if findings.diagnosis is None:
         return NOT_ASSESSED
     order = sorted(DIAGNOSES, key=lambda key: -findings.diagnosis[key])  # type: ignore[index]
-    return ", ".join(f"{DIAGNOSIS_NAMES[key]} {100 * findings.diagnosis[key]:.0f} %" for key in order)
+    shares = {key: f"{100 * findings.diagnosis[key]:.0f} %" for key in order}
+    return ", ".join(f"{DIAGNOSIS_NAMES[key]} {share}" for key, share in shares.items() if share != "0 %")
 
 
 def _lesion_summary(lesions: LesionFindings | None) -> Iterator[tuple[str, str]]:

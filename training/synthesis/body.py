@@ -97,14 +97,14 @@ def _with_bones(hu: torch.Tensor, shape: Shape, draw: Draw) -> torch.Tensor:
 
 def _with_bowel_gas(hu: torch.Tensor, shape: Shape, draw: Draw) -> torch.Tensor:
     """Stomach and bowel: fluid, food and gas; the gas is no lung."""
-    for name, chance in (("stomach", 0.75), ("bowel", 0.6)):
+    for name, chance in (("stomach", 0.85), ("bowel", 0.75)):
         inside = shape.tissue == TISSUE_VALUES[name]
         content = draw.uniform(-10, 50) + 40 * draw.smooth(shape.size, 10 / shape.spacing_mm)
         hu = torch.where(inside, content, hu)
         if draw.chance(chance):
             # Gas rises to the front (small y) of a lying patient.
             level = draw.uniform(-60, 40)
-            blobs = draw.smooth(shape.size, draw.uniform(15, 40) / shape.spacing_mm) > draw.uniform(-0.5, 0.8)
+            blobs = draw.smooth(shape.size, draw.uniform(15, 50) / shape.spacing_mm) > draw.uniform(-1.2, 0.7)
             gas = inside & blobs & ((shape.points_mm[..., 1] < level) | draw.chance(0.3))
             hu = torch.where(gas, torch.full_like(hu, draw.uniform(-1000, -850)), hu)
     return hu
