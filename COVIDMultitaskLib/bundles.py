@@ -45,14 +45,19 @@ class Bundle:
     identity: EngineIdentity
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The network's tensors, in float32.
+        """The network's tensors, in float32, from the very bytes that were checked.
 
-        :raises BundleError: when the file is damaged.
+        :raises BundleError: when the file is damaged, or was changed since the bundle was opened.
         """
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
+        content = _content(self.path / WEIGHTS)
+        if hashlib.sha256(content).hexdigest() != self.identity.sha256:
+            raise BundleError(
+                f"The weights of the bundle {self.path.name} were changed while they were used; start again."
+            )
         try:
-            return {name: tensor.float() for name, tensor in load_file(self.path / WEIGHTS).items()}
+            return {name: tensor.float() for name, tensor in load(content).items()}
         except Exception as error:
             raise BundleError(f"The weights of {self.path.name} cannot be read; install the bundle again.") from error
 
@@ -62,47 +67,42 @@ def open_bundle(path: str | Path) -> Bundle:
 
     :raises BundleError: when a file is missing, its SHA-256 is another, or the format is newer.
     """
-    folder = Path(path)
+    folder = Path(path).expanduser()
     _check_files(folder)
     sums = _read_sums(folder)
+    content = {name: _content(folder / name) for name in FILES}
     for name in FILES:
-        if sums.get(name) != sha256(folder / name):
+        if sums.get(name) != hashlib.sha256(content[name]).hexdigest():
             raise BundleError(
                 f"{name} of the bundle {folder.name} is not the file that was published (its SHA-256 differs);"
                 " install the bundle again from a source you trust."
             )
-    metadata, inference = _read_json(folder / METADATA), _read_json(folder / INFERENCE)
+    metadata, inference = (_json_object(content[name], folder / name) for name in (METADATA, INFERENCE))
     return Bundle(folder, metadata, inference, _identity(folder, metadata, sums[WEIGHTS]))
 
 
 def shipped_bundles() -> list[Path]:
     """The folders of the bundles under ``Resources/Bundles``, by name."""
-    return sorted(path.parent.parent for path in resource("Bundles").glob(f"*/{METADATA}"))
+    folders = sorted(path.parent.parent for path in resource("Bundles").glob(f"*/{METADATA}"))
+    return [folder for folder in folders if not folder.name.startswith(".")]
 
 
 def shipped_bundle(engine: str) -> Bundle:
     """The bundle that ships for an engine.
 
-    :raises BundleError: when there is none.
+    :raises BundleError: when there is none, or one that ships is damaged.
     """
     for path in shipped_bundles():
-        if _read_json(path / METADATA).get("covid_multitask", {}).get("engine") == engine:
+        metadata = _json_object(_content(path / METADATA), path / METADATA)
+        if _own(metadata).get("engine") == engine:
             return open_bundle(path)
     raise BundleError(f"No weights for the engine {engine!r} are installed; give a bundle folder instead.")
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def write_sums(folder: Path) -> None:
     """Write ``SHA256SUMS`` over a bundle's files, in the format of ``sha256sum``."""
-    (folder / SUMS).write_text("".join(f"{sha256(folder / name)}  {name}\n" for name in FILES), encoding="utf-8")
+    lines = (f"{hashlib.sha256(_content(folder / name)).hexdigest()}  {name}\n" for name in FILES)
+    (folder / SUMS).write_bytes("".join(lines).encode())
 
 
 def _check_files(folder: Path) -> None:
@@ -113,33 +113,56 @@ def _check_files(folder: Path) -> None:
         )
 
 
-def _read_sums(folder: Path) -> dict[str, str]:
+def _content(path: Path) -> bytes:
     try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").split("\n")
-        return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines if line.strip())}
-    except (ValueError, UnicodeDecodeError) as error:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{path} cannot be read ({error.strerror}); correct its permissions or install the bundle again."
+        ) from error
+
+
+def _read_sums(folder: Path) -> dict[str, str]:
+    """Digest of each file; the lines of ``sha256sum`` may mark the file's name as binary by a star."""
+    try:
+        lines = _content(folder / SUMS).decode("utf-8").splitlines()
+        pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
+        return {name.removeprefix("*"): digest.lower() for digest, name in pairs}
+    except ValueError as error:
         raise BundleError(f"{SUMS} of the bundle {folder.name} is damaged; install the bundle again.") from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _json_object(content: bytes, path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read as JSON; install the bundle again.") from error
-    if not isinstance(content, dict):
+    if not isinstance(found, dict):
         raise BundleError(f"{path} does not hold a JSON object; install the bundle again.")
-    return content
+    return found
+
+
+def _own(metadata: dict[str, Any]) -> dict[str, Any]:
+    """What is ours in MONAI's metadata."""
+    own = metadata.get("covid_multitask")
+    return own if isinstance(own, dict) else {}
 
 
 def _identity(folder: Path, metadata: dict[str, Any], digest: str) -> EngineIdentity:
-    own = metadata.get("covid_multitask", {})
-    if own.get("format", 0) > FORMAT:
+    own = _own(metadata)
+    told = {
+        "engine": own.get("engine"),
+        "bundle": metadata.get("name"),
+        "version": metadata.get("version"),
+        "trained_on": own.get("trained_on"),
+        "licence": own.get("licence"),
+    }
+    said = {name: value for name, value in told.items() if isinstance(value, str) and value.strip()}
+    if told.keys() - said:
+        unsaid = ", ".join(name for name in told if name not in said)
+        raise BundleError(f"{METADATA} of the bundle {folder.name} does not tell its {unsaid}; install it again.")
+    if own.get("format") != FORMAT:
         raise BundleError(
-            f"The bundle {folder.name} was made for a newer version of this software; update COVIDMultitask."
+            f"The bundle {folder.name} was made for another version of this software; update COVIDMultitask."
         )
-    try:
-        return EngineIdentity(
-            own["engine"], metadata["name"], metadata["version"], digest, own["trained_on"], own["licence"]
-        )
-    except KeyError as error:
-        raise BundleError(f"{METADATA} of the bundle {folder.name} lacks {error}; install the bundle again.") from error
+    return EngineIdentity(sha256=digest, **said)

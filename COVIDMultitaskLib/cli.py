@@ -245,7 +245,7 @@ def _reported(as_json: bool) -> Iterator[_Face]:
         raise
     except (Exception, KeyboardInterrupt) as error:
         message, exit_code = explain(error)
-        if exit_code == CovidMultitaskError.exit_code:
+        if not isinstance(error, CovidMultitaskError) and exit_code == CovidMultitaskError.exit_code:
             message += " COVID_MULTITASK_DEBUG=1 shows the details."
             if os.environ.get("COVID_MULTITASK_DEBUG"):
                 traceback.print_exc()

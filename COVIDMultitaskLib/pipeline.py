@@ -58,10 +58,10 @@ def write_analysis(analysis: Analysis, folder: OutputFolder, progress: Progress)
     prediction = analysis.prediction
     with progress.stage("write"):
         write_json(analysis.findings.to_dict(), folder / FINDINGS_FILE)
-        for labels, name in ((prediction.lobes, LOBES_FILE), (prediction.lesions, LESIONS_FILE)):
+        for labels, name, done in ((prediction.lobes, LOBES_FILE, 0.2), (prediction.lesions, LESIONS_FILE, 0.4)):
             if labels is not None:
                 write_volume(analysis.volume.with_array(labels), folder / name)
-            progress.advance(0.3)
+            progress.advance(done)
         write_bytes(draw_overview(analysis.volume, prediction, analysis.findings), folder / OVERVIEW_FILE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 DEVICES = ("auto", "cpu", "cuda")
+"""What a user may ask for; besides, "cuda:1" for the second of several GPUs."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -22,11 +24,25 @@ def choose_device(name: str = "auto") -> torch.device:
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.split(":")[0] not in DEVICES:
+    if not re.fullmatch(r"cpu|cuda(:\d{1,2})?", name):
         raise InputError(f"There is no device {name!r}; choose one of {', '.join(DEVICES)}.")
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError("No CUDA device is usable here; choose the device cpu or auto.")
-    return torch.device(name)
+    if device.index is not None and device.index >= torch.cuda.device_count():
+        raise InputError(f"There is no device {name!r}, they are numbered from cuda:0; choose cuda or auto.")
+    return device
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error of torch means that the device's memory does not suffice."""
+    import torch
+
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    # Torch has a class only for its own allocations on a GPU; CUDA's libraries and the CPU just say so.
+    signs = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+    return any(sign in str(error) for sign in signs)
 
 
 def autocast(device: torch.device) -> AbstractContextManager[None]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from COVIDMultitaskLib.progress import Progress
 
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
 ONE_PASS_VOXELS = 12_000_000
 """About 0.75 m of a large body at 2.5 mm, and 1.5 GB at the widest place of the network."""
 
-WINDOW_DEPTH = 160
-"""Slices of a window: 0.4 m at 2.5 mm, so that each sees whole lungs."""
+WINDOW = (160, 256, 256)
+"""Voxels of a window along (z, y, x): at 2.5 mm, each shows whole lungs."""
+
+OVERLAP = 0.5
+"""Share of a window that the next one covers too."""
 
 
 def segment_scan(
@@ -25,36 +29,75 @@ def segment_scan(
 ) -> Segmentation:
     """Logits and features of a normalised scan (1, 1, z, y, x) of any size.
 
-    The scan is padded with air to sides the network takes; logits come back at the scan's
-    size, features at a quarter of the padded one.
+    The scan is padded with air to sides the network takes, and the padding cut off again:
+    logits come back at the scan's size, features at a quarter of it, rounded down.
+
+    :param progress: advanced, and asked for cancellation, after every layer of the network.
+    :raises Cancelled: when the user asked to stop.
     """
+    from COVIDMultitaskLib.networks.joint import FEATURE_STRIDE, Segmentation
+
+    padded = _padded(image)
+    whole = tuple(padded.shape[2:])
+    window = whole if math.prod(whole) <= one_pass_voxels else tuple(map(min, whole, WINDOW))
+    with _told_of_layers(network, progress, math.prod(map(_windows_over, whole, window))):
+        found = network.segment(padded) if window == whole else _in_windows(network, padded, window)
+    size = image.shape[2:]
+    coarse = [n // FEATURE_STRIDE for n in size]
+    return Segmentation(_cut(found.lobes, size), _cut(found.lesions, size), _cut(found.features, coarse))
+
+
+def _padded(image: torch.Tensor) -> torch.Tensor:
+    """With air at the far ends, to sides that are multiples of 16, the first at least 32."""
     import torch.nn.functional as F
 
-    from COVIDMultitaskLib.networks.joint import SIDE_MULTIPLE, Segmentation
+    from COVIDMultitaskLib.networks.joint import SIDE_MULTIPLE
 
-    size = image.shape[2:]
-    padding = [(0, -n % SIDE_MULTIPLE) for n in size]
-    padded = F.pad(image, [n for pair in padding[::-1] for n in pair], value=-1.0)
-    progress.check()
-    if int(np.prod(padded.shape[2:])) <= one_pass_voxels:
-        found = network.segment(padded)
-    else:
-        found = _in_windows(network, padded, progress)
+    z, y, x = (-n % SIDE_MULTIPLE for n in image.shape[2:])
+    if image.shape[2] + z == SIDE_MULTIPLE:  # a single position at the lowest resolution cannot be normalised
+        z += SIDE_MULTIPLE
+    return F.pad(image, (0, x, 0, y, 0, z), value=-1.0)
+
+
+def _cut(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """The near part of (b, c, z, y, x) maps, float32."""
     z, y, x = size
-    return Segmentation(found.lobes[..., :z, :y, :x].float(), found.lesions[..., :z, :y, :x].float(), found.features)
+    return maps[..., :z, :y, :x].float()
 
 
-def _in_windows(network: JointNetwork, image: torch.Tensor, progress: Progress) -> Segmentation:
-    """Windows of full width and half-overlapping depth, blended by a Gaussian."""
+def _windows_over(length: int, window: int) -> int:
+    """How many overlapping windows cover a length."""
+    return 1 + math.ceil((length - window) / (window * (1 - OVERLAP)))
+
+
+def _in_windows(network: JointNetwork, image: torch.Tensor, window: tuple[int, ...]) -> Segmentation:
+    """Overlapping windows, blended by a Gaussian."""
     from monai.inferers import sliding_window_inference
 
     from COVIDMultitaskLib.networks.joint import Segmentation
 
-    def segment(window: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        progress.check()
-        lobes, lesions, features = network.segment(window)
+    def segment(part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        lobes, lesions, features = network.segment(part)
         return lobes.float(), lesions.float(), features.float()
 
-    depth = min(WINDOW_DEPTH, image.shape[2])
-    roi = (depth, *image.shape[3:])
-    return Segmentation(*sliding_window_inference(image, roi, 1, segment, overlap=0.5, mode="gaussian"))
+    return Segmentation(*sliding_window_inference(image, window, 1, segment, overlap=OVERLAP, mode="gaussian"))
+
+
+@contextmanager
+def _told_of_layers(network: JointNetwork, progress: Progress, passes: int) -> Iterator[None]:
+    """Advance after every layer: a pass takes many seconds, and the user may want to stop it."""
+    layers = [module for module in network.modules() if not any(module.children())]
+    progress.check()
+    done = 0
+
+    def tell(*_: object) -> None:
+        nonlocal done
+        done += 1
+        progress.advance(done / (passes * len(layers)))
+
+    hooks = [layer.register_forward_hook(tell) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

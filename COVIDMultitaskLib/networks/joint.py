@@ -30,7 +30,7 @@ FEATURE_STRIDE = 4
 """The classification features are this many voxels of the input wide."""
 
 SIDE_MULTIPLE = 16
-"""Each side of an input must be a multiple of this."""
+"""Each side of an input must be a multiple of this, and not all sides this alone."""
 
 
 class Segmentation(NamedTuple):
@@ -62,6 +62,8 @@ class JointNetwork(nn.Module):
 
     def __init__(self, channels: Sequence[int] = (32, 64, 128, 192), classifier_channels: int = 48) -> None:
         super().__init__()
+        if len(channels) != 4:
+            raise ValueError(f"the network has four resolutions, not {len(channels)}")
         unit = {
             "act": ("LeakyReLU", {"negative_slope": 0.1, "inplace": True}),
             "norm": ("instance", {"affine": True}),
@@ -79,8 +81,9 @@ class JointNetwork(nn.Module):
         self.lobe_head = nn.Conv3d(first, BLOCK**3 * (1 + len(labels.LOBES)), 1)
         self.lesion_head = nn.Conv3d(first, BLOCK**3 * (1 + len(labels.LESIONS)), 1)
         self.feature_head = Convolution(3, channels[1], classifier_channels, kernel_size=1, **unit)
+        self.descriptor_length = 2 * classifier_channels + _SHARES
         self.classifier = nn.Sequential(
-            nn.Linear(2 * classifier_channels + _SHARES, classifier_channels),
+            nn.Linear(self.descriptor_length, classifier_channels),
             nn.ReLU(inplace=True),
             nn.Dropout(0.2),
             nn.Linear(classifier_channels, len(labels.SEVERITIES) + len(labels.DIAGNOSES)),

@@ -11,7 +11,14 @@ LOWEST_HU = -1024.0
 HIGHEST_HU = 400.0
 
 
+_HALF_WIDTH = (HIGHEST_HU - LOWEST_HU) / 2
+
+
 def normalise(hu: torch.Tensor) -> torch.Tensor:
     """Clip HU to -1024..400 and scale them to -1..1. Any shape; the type is kept."""
-    half_width = (HIGHEST_HU - LOWEST_HU) / 2
-    return (hu.clamp(LOWEST_HU, HIGHEST_HU) - LOWEST_HU) / half_width - 1.0
+    return (hu.clamp(LOWEST_HU, HIGHEST_HU) - LOWEST_HU) / _HALF_WIDTH - 1.0
+
+
+def clipped_hu(normalised: torch.Tensor) -> torch.Tensor:
+    """The clipped HU that :func:`normalise` made -1..1 of."""
+    return (normalised + 1.0) * _HALF_WIDTH + LOWEST_HU
