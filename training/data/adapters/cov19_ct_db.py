@@ -38,7 +38,8 @@ def find(root: Path) -> Collection:
         grades = _grades(folder, root, part)
         for kind in ("covid", "non-covid"):
             for scan in folders(child(folder, kind) or folder / kind):
-                record = _record(part, scan, kind == "covid", grades.get(scan.name.lower()))
+                is_covid = kind == "covid"  # the scans of both kinds are numbered from 0
+                record = _record(part, scan, is_covid, grades.get(scan.name.lower()) if is_covid else None)
                 records += [record] if record else []
                 empty += record is None
     test = child(root, *_TEST)

@@ -37,13 +37,18 @@ class Problem:
     sentence: str
 
 
-def find_problems(records: Sequence[Record], deep: bool = False, tell: Tell = lambda done: None) -> list[Problem]:
-    """All contradictions, in the order of the records.
+def problems_between(records: Sequence[Record]) -> list[Problem]:
+    """Contradictions between records: repeated ids, patients in several prescribed parts, images that are copies."""
+    return [*_repeated_ids(records), *_patients_across_parts(records), *_same_content(records)]
+
+
+def problems_within(records: Sequence[Record], deep: bool = False, tell: Tell = lambda done: None) -> list[Problem]:
+    """Contradictions within each record, in their order: missing files, grids of image and mask that differ.
 
     :param deep: read all voxels too: label values, sides, empty masks, what the intensities mean.
     :param tell: called with the number of records looked at.
     """
-    problems = [*_repeated_ids(records), *_patients_across_parts(records), *_same_content(records)]
+    problems: list[Problem] = []
     for done, record in enumerate(records, start=1):
         problems += _of_voxels(record) if deep else _of_headers(record)
         tell(done)

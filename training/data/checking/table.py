@@ -28,11 +28,15 @@ class Checked:
     problems: tuple[Problem, ...]
 
 
-def report(checked: Sequence[Checked]) -> RenderableType:
-    """What was found, what is missing and what is inconsistent."""
+def report(checked: Sequence[Checked], between: Sequence[Problem] = ()) -> RenderableType:
+    """What was found, what is missing and what is inconsistent.
+
+    :param between: problems between records, of whatever data set.
+    """
     parts: list[RenderableType] = [_found(checked)]
     missing = [(one.name, sentence) for one in checked for sentence in one.absent]
-    problems = [(problem.where, problem.sentence) for one in checked for problem in one.problems]
+    within = [problem for one in checked for problem in one.problems]
+    problems = [(problem.where, problem.sentence) for problem in (*between, *within)]
     parts.append(_sentences("Missing", missing, "yellow"))
     parts.append(_sentences("Inconsistent", problems, "red"))
     return Group(*parts)
@@ -44,8 +48,8 @@ def _found(checked: Sequence[Checked]) -> Table:
         table.add_column(name)
     for one in checked:
         licences = ", ".join(sorted({record.licence for record in one.records}))
-        name = Text.assemble((one.title, "bold"), f"\n{one.root}\n", (licences, "dim"), overflow="fold")
-        table.add_row(name, "\n".join(_records(one.records)), "\n".join(_labels(one.records)))
+        title = Text.assemble((one.title, "bold"), f"\n{one.root}\n", (licences, "dim"), overflow="fold")
+        table.add_row(title, "\n".join(_records(one.records)), "\n".join(_labels(one.records)))
     return table
 
 
