@@ -87,6 +87,16 @@ def test_label_volumes_survive_every_orientation() -> None:
     assert not labels_on_grid(np.zeros_like(lobes), scan, grid).any()
 
 
+def test_where_lobes_meet_there_is_no_gap() -> None:
+    """The largest label covers 40 % of the voxel, background 30 %; it is lung."""
+    mask = np.zeros((10, 10, 10), np.uint8)
+    mask[:4], mask[4:7] = 1, 2
+    scan = Geometry(mask.shape, (1, 1, 1), (0, 0, 0))
+    assert labels_on_grid(mask, scan, upright_grid(scan, 10.0)).tolist() == [[[1]]]
+    mask[2:] = 0
+    assert labels_on_grid(mask, scan, upright_grid(scan, 10.0)).tolist() == [[[0]]]
+
+
 def test_a_slice_becomes_one_plane(tmp_path: Path) -> None:
     image = save_picture(tmp_path / "a.png", grey_slice(1, (100, 140)))
     record = Record("s/a", "s", "x", image=ImageFile((image,), Reader.PICTURES), intensity=IntensityKind.PICTURE)

@@ -158,6 +158,20 @@ def test_a_mirrored_header_shows_in_the_picture(data: Path) -> None:
     assert np.abs(right.mean((0, 1)) - left.mean((0, 1))).max() > 2  # the lungs have different colours
 
 
+def test_the_slice_with_most_lesion_is_shown(data: Path) -> None:
+    from training.data.checking.contact_sheet import axial_view
+    from training.data.loading import load
+
+    low = np.zeros_like(a_lesion())
+    low[1, 6:10, 3:8] = 1
+    save(data / "lesions.nii.gz", low)
+    (record,) = records(data, "a.nii.gz,a,A,,,,lesions.nii.gz,,,,")
+    view = axial_view(load(record)).astype(int)
+    red, green, blue = view[np.ptp(view, axis=2) > 60].mean(0)
+    assert red > green > blue  # orange, over the patient's right lung, on the left of the picture
+    assert np.argwhere(np.ptp(view, axis=2) > 60)[:, 1].mean() < TILE / 2
+
+
 def test_a_page_is_drawn_although_a_scan_is_damaged(data: Path) -> None:
     found = records(data, GOOD, "b.nii.gz,b,B,,,,,,,,")
     (data / "b.nii.gz").write_bytes(b"broken")
