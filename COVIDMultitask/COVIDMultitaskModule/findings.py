@@ -116,6 +116,11 @@ class FindingsView:
         self._corrected = corrected
 
     @property
+    def modelFindings(self) -> Mapping[str, Any]:
+        """The findings as the model gave them."""
+        return self._findings
+
+    @property
     def current(self) -> Mapping[str, Any]:
         """The findings that hold: the corrected ones if there are any."""
         return self._corrected or self._findings

@@ -120,13 +120,12 @@ def _bar(percent: int, color: str, shades: Shades) -> str:
 
 def _scores(view: FindingsView, shades: Shades) -> str:
     isCorrected = view.correction is not None
-    heads = [_("Extent"), _("Model"), _("Corrected")] if isCorrected else [_("Extent"), ""]
-    rows = [_headRow(heads, shades)]
+    rows = [_headRow(["", _("Model"), _("Corrected")], shades)] if isCorrected else []
     for score in view.scores:
         model = _quiet(score.model, shades) if isCorrected else f"<b>{_escaped(score.model)}</b>"
         corrected = f'<td align="right"><b>{_escaped(score.corrected or "")}</b></td>' if isCorrected else ""
         rows.append(f'<tr><td>{_escaped(score.title)}</td><td align="right">{model}</td>{corrected}</tr>')
-    return f'<table width="100%" cellspacing="0" cellpadding="1">{"".join(rows)}</table>'
+    return _heading(_("Extent")) + f'<table width="100%" cellspacing="0" cellpadding="1">{"".join(rows)}</table>'
 
 
 def _headRow(heads: Sequence[str], shades: Shades) -> str:

@@ -1,56 +1,102 @@
-"""What the user sees: volume in, Apply or Cancel, progress, findings.
+"""The panel: its sections, and the run of an analysis between them.
 
-:class:`AnalysisPanel` drives the widgets of ``Resources/UI/COVIDMultitask.ui`` and knows
-neither processes nor the scene: it asks the logic it is given.
+:class:`Panel` drives the widgets of ``Resources/UI/COVIDMultitask.ui``. What it works with comes as
+arguments, so that tests can hand it their own.
 """
 
 from __future__ import annotations
 
 import qt
+import slicer
 
 from COVIDMultitaskLib.errors import CovidMultitaskError
 
 from .analysis import Analysis, State
-from .compat import missingPackages
 from .compat import tr as _
-from .findings import FindingsView
-from .findings_html import findingsHtml, researchHtml
-from .parameter import AnalysisParameter
-from .protocol import ProgressMessage
+from .display import LUNG_WINDOW, setWindow
+from .parameter import AnalysisParameter, isInScene
+from .protocol import ProgressMessage, remainingText
+from .sections.display import DisplaySection
+from .sections.engine import EngineSection
+from .sections.export import ExportSection
+from .sections.findings import FindingsSection
+from .sections.review import ReviewSection
+from .sections.scan import ScanSection
 
 POLL_INTERVAL_MS = 100
 
 
-class AnalysisPanel:
+class Panel:
     """The panel's behaviour.
 
     :param ui: holds the widgets of the ``.ui`` file by their names.
-    :param logic: starts an analysis and writes its results into the scene.
+    :param logic: starts analyses and sample scans, writes results into the scene.
     """
 
     def __init__(self, ui, logic) -> None:
         self.ui = ui
         self.logic = logic
-        self.analysis: Analysis | None = None
-        self._missingPackages = missingPackages()
+        self.run: Analysis | None = None
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_INTERVAL_MS)
         self._timer.connect("timeout()", self.poll)
-        ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.updateApply)
+        self.scan = ScanSection(ui, self._volumeChosen, self._volumeModified, self.makeSample)
+        self.engine = EngineSection(ui, self.updateApply)
+        self.findings = FindingsSection(ui)
+        self.display = DisplaySection(ui)
+        self.review = ReviewSection(ui, self._showFindings)
+        self.export = ExportSection(ui, self._say)
         ui.applyButton.connect("clicked()", self.applyOrCancel)
         self._showIdle()
+        self.refresh()
 
     @property
     def isRunning(self) -> bool:
-        """Whether an analysis is under way."""
-        return self.analysis is not None
+        """Whether an analysis (or the making of a sample) is under way."""
+        return self.run is not None
 
     @property
     def parameter(self) -> AnalysisParameter:
         """What the user chose."""
-        return AnalysisParameter(self.ui.inputSelector.currentNode(), self._missingPackages)
+        return AnalysisParameter(self.scan.volume, self.engine.missingPackages, self.engine.problem)
 
-    def updateApply(self, *_arguments) -> None:
+    @property
+    def isDark(self) -> bool:
+        """Whether Slicer's window is dark."""
+        return self.ui.statusLabel.palette.color(qt.QPalette.Window).lightness() < 128
+
+    def refresh(self) -> None:
+        """Show the chosen volume and what the scene holds for it."""
+        volume = self.scan.volume
+        self.scan.watch(volume)
+        self.scan.show(self.isDark)
+        self._showFindings()
+        self.display.show(volume)
+        self.export.show(volume)
+        self.review.watch(volume)
+        self.updateApply()
+
+    def release(self) -> None:
+        """Hold on to nothing in the scene: it is about to be closed."""
+        self.cancel()
+        self.scan.watch(None)
+        self.review.release()
+
+    def _volumeChosen(self, _volume) -> None:
+        self.refresh()
+
+    def _volumeModified(self) -> None:
+        self.scan.show(self.isDark)
+        self.updateApply()
+
+    def _showFindings(self) -> None:
+        self.findings.show(self.scan.volume, self.isDark)
+
+    def _say(self, sentence: str) -> None:
+        self.ui.statusLabel.text = sentence
+        self.ui.statusLabel.visible = bool(sentence)
+
+    def updateApply(self) -> None:
         """Apply can be pressed when the choices are valid; else its tooltip says what is missing."""
         if self.isRunning:
             return
@@ -67,55 +113,87 @@ class AnalysisPanel:
 
     def apply(self) -> None:
         """Start the analysis of the chosen volume."""
+        self._start(lambda: self.logic.startAnalysis(self.scan.volume, self._showProgress, self.engine.choice))
+
+    def makeSample(self) -> None:
+        """Start the making of a phantom."""
+        self._start(lambda: self.logic.startSample(self._showProgress))
+
+    def _start(self, start) -> None:
         try:
-            self.analysis = self.logic.startAnalysis(self.parameter.volume, self._showProgress)
+            self.run = start()
         except CovidMultitaskError as error:
             self._showIdle(str(error))
             return
-        self.ui.inputSelector.enabled = False
+        self.scan.setEnabled(False)
+        self.ui.applyButton.enabled = True
         self.ui.applyButton.text = _("Cancel")
-        self.ui.applyButton.toolTip = _("Stop the analysis; nothing is changed.")
+        self.ui.applyButton.toolTip = _("Stop; nothing is changed.")
         self.ui.progressBar.visible = True
         self.ui.progressBar.value = 0
-        self.ui.statusLabel.text = _("Starting")
+        self._say(_("Starting"))
         self._timer.start()
 
     def cancel(self) -> None:
-        """Stop a running analysis, if any; its results never appear."""
-        if self.analysis is not None:
-            self._timer.stop()
-            self.analysis.cancel()
-            self.analysis = None
+        """Stop what runs, if anything; its results never appear."""
+        if self.run is not None:
+            self.run.cancel()
+            self.run = None
             self._showIdle(_("Cancelled: nothing was changed."))
 
     def poll(self) -> None:
-        """Take in what the child process said."""
-        analysis = self.analysis
-        if analysis is None or analysis.poll() is State.RUNNING:
+        """Take in what the worker said; goes on after a cancellation until the worker has let go."""
+        run = self.run
+        if run is None:
+            self.logic.client.poll()
+        elif not isInScene(run.volumeNode) and run.volumeNode is not None:
+            self.cancel()
+            self._say(_("The scan was removed while it was analysed: nothing was changed."))
+        elif run.poll() is not State.RUNNING and self.run is run:
+            self.run = None
+            self._end(run)
+        if self.run is None and not self.logic.client.isBusy:
+            self._timer.stop()
+        self._showLog()
+
+    def _showLog(self) -> None:
+        text = "\n".join(self.logic.client.log)
+        if text != self.ui.logText.plainText:
+            self.ui.logText.plainText = text
+
+    def _end(self, run) -> None:
+        self._showIdle(run.error)
+        if run.state is not State.DONE:
             return
-        self._timer.stop()
-        self.analysis = None
-        self.ui.logText.plainText = "\n".join(self.logic.client.log)
-        self._showIdle(analysis.error)
-        if analysis.state is State.DONE:
-            self._showResults(analysis)
+        if run.volumeNode is None:
+            self._takeSample(run)
+        else:
+            self._takeResults(run)
+
+    def _takeResults(self, analysis: Analysis) -> None:
+        self.review.release()
+        self.logic.writeResults(analysis)
+        self._say(_("Done in {seconds} s.").format(seconds=round(analysis.bar.elapsed_s)))
+        self.refresh()
+        self.ui.findingsButton.collapsed = False
+
+    def _takeSample(self, sample) -> None:
+        node = sample.load()
+        setWindow(node, LUNG_WINDOW)
+        slicer.util.setSliceViewerLayers(background=node, fit=True)
+        self.scan.choose(node)
+        self._say(_("The sample scan is a simulated chest; its disease is known."))
 
     def _showProgress(self, message: ProgressMessage) -> None:
-        if self.analysis is not None:
-            self.ui.progressBar.value = round(100 * self.analysis.bar.overall)
-        self.ui.statusLabel.text = _(message.title)
+        run = self.run
+        if run is None:
+            return
+        self.ui.progressBar.value = round(100 * run.bar.overall)
+        self._say(", ".join(filter(None, [_(message.title), _(remainingText(run.bar.remaining_s))])))
 
     def _showIdle(self, status: str = "") -> None:
         self.ui.progressBar.visible = False
-        self.ui.inputSelector.enabled = True
+        self.scan.setEnabled(True)
         self.ui.applyButton.text = _("Apply")
-        self.ui.statusLabel.text = status
+        self._say(status)
         self.updateApply()
-
-    def _showResults(self, analysis: Analysis) -> None:
-        nodes = self.logic.writeResults(analysis)
-        view = FindingsView(analysis.results.findings if analysis.results else {})
-        self.ui.findingsLabel.text = findingsHtml(view)
-        self.ui.findingsTable.setMRMLTableNode(nodes.table)
-        self.ui.researchLabel.text = researchHtml(view)
-        self.ui.statusLabel.text = _("Done.")

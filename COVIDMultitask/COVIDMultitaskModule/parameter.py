@@ -37,10 +37,12 @@ class AnalysisParameter:
 
     :param volume: the scan (a scalar volume node), or ``None`` while nothing is chosen.
     :param missingPackages: names of Python packages the analysis needs and Slicer lacks.
+    :param engineProblem: why the chosen engine cannot answer; ``None``: it can.
     """
 
     volume: object | None
     missingPackages: Sequence[str] = ()
+    engineProblem: str | None = None
 
     @property
     def isValid(self) -> bool:
@@ -52,9 +54,11 @@ class AnalysisParameter:
         """What keeps the analysis from starting and what to do about it; ``None``: nothing."""
         if self.missingPackages:
             names = ", ".join(self.missingPackages)
-            return _("Install the PyTorch extension and restart Slicer: missing {names}.").format(names=names)
+            return _("Missing: {names}. Open Engine and press Install.").format(names=names)
         if self.volume is None:
             return _("Choose a chest CT.")
+        if self.engineProblem:
+            return self.engineProblem
         return volumeProblem(self.volume)
 
 

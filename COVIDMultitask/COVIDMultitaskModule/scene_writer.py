@@ -7,6 +7,7 @@ not, on the way in, and the results follow their scan when it is moved later.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
-from vtk.util.numpy_support import numpy_to_vtk
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from COVIDMultitaskLib.labels import LESIONS, LOBES, Label
 
@@ -29,6 +30,11 @@ SCAN_ROLE = "COVIDMultitask.scan"
 KIND_ATTRIBUTE = "COVIDMultitask.result"
 
 LABELS: dict[str, Sequence[Label]] = {"lobes": LOBES, "lesions": LESIONS}
+
+MODEL = " (model)"
+"""Added to "lobes" and "lesions": the model's own masks, kept out of sight while those are corrected."""
+
+_CLASSES = {"findings": "vtkMRMLTableNode", "record": "vtkMRMLTextNode"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,10 @@ class ResultNodes:
     lesions: Any | None
     table: Any
 
+    def segmentation(self, kind: str):
+        """The node of "lobes" or "lesions"."""
+        return {"lobes": self.lobes, "lesions": self.lesions}[kind]
+
 
 def writeResults(volumeNode, results: Results) -> ResultNodes:
     """Put results into the volume's scene, into the nodes of its earlier analysis if there are any.
@@ -60,16 +70,79 @@ def writeResults(volumeNode, results: Results) -> ResultNodes:
     loadContext(moduleLogic("terminologies"))
     lobes = _writeKind(volumeNode, "lobes", results.lobes)
     lesions = _writeKind(volumeNode, "lesions", results.lesions)
+    writeRecord(volumeNode, results.findings, None)
     return ResultNodes(lobes, lesions, writeTable(volumeNode, results.findings))
+
+
+def readResults(volumeNode) -> ResultNodes | None:
+    """The nodes of the volume's analysis in the scene, also in one that was loaded; ``None``: there was none."""
+    found = {kind: findResult(volumeNode, kind) for kind in ("lobes", "lesions", "findings")}
+    if found["findings"] is None or readRecord(volumeNode) is None:
+        return None
+    return ResultNodes(found["lobes"], found["lesions"], found["findings"])
+
+
+def writeRecord(volumeNode, findings: Mapping[str, Any], corrected: Mapping[str, Any] | None) -> None:
+    """Keep the findings, and those of corrected masks, in the scene: the panel shows them again when it is loaded."""
+    node = _resultNode(volumeNode, "record", _("{scan} findings record"), isHidden=True)
+    node.SetText(json.dumps({"findings": findings, "corrected": corrected}, allow_nan=False))
+
+
+def readRecord(volumeNode) -> FindingsView | None:
+    """The findings that the scene holds for a volume; ``None``: none that can be read."""
+    node = findResult(volumeNode, "record")
+    try:
+        record = json.loads(node.GetText()) if node is not None else {}
+        return FindingsView(record["findings"], record.get("corrected"))
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _writeKind(volumeNode, kind: str, labelmap: np.ndarray | None):
     if labelmap is not None:
+        writeModelMask(volumeNode, kind, labelmap)
         return writeSegmentation(volumeNode, kind, labelmap)
-    stale = findResult(volumeNode, kind)
-    if stale is not None:
-        volumeNode.GetScene().RemoveNode(stale)
+    for stale in (findResult(volumeNode, kind), findResult(volumeNode, kind + MODEL)):
+        if stale is not None:
+            volumeNode.GetScene().RemoveNode(stale)
     return None
+
+
+def writeModelMask(volumeNode, kind: str, labelmap: np.ndarray) -> None:
+    """Keep the model's own mask in a hidden segmentation, saved with the scene."""
+    node = _resultNode(volumeNode, kind + MODEL, _("{scan} {kind} of the model"), isHidden=True)
+    node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
+    _replaceSegments(node, LABELS[kind], _orientedImage(volumeNode, labelmap))
+
+
+def readMask(volumeNode, kind: str) -> np.ndarray | None:
+    """The labels (z, y, x), uint8, of a result on its scan's grid; ``None``: there is no such result.
+
+    :param kind: "lobes" or "lesions", or these with ``MODEL`` added. Segments that the user added do not count.
+    """
+    node = findResult(volumeNode, kind)
+    if node is None:
+        return None
+    segmentation = node.GetSegmentation()
+    shape = slicer.util.arrayFromVolume(volumeNode).shape
+    values = {label.key: label.value for label in LABELS[kind.removesuffix(MODEL)]}
+    numbered = [segmentation.GetNthSegmentID(n) for n in range(segmentation.GetNumberOfSegments())]
+    lookup = np.array([0, *(values.get(identifier, 0) for identifier in numbered)], np.uint8)
+    return lookup[_merged(node, volumeNode)].reshape(shape)
+
+
+def _merged(node, volumeNode) -> np.ndarray:
+    """All segments, numbered 1, 2, 3 in their order, on the volume's grid in the frame that both share."""
+    grid = _orientedImage(volumeNode, np.zeros((1, 1, 1), np.uint8))
+    x, y, z = volumeNode.GetImageData().GetDimensions()
+    grid.SetExtent(0, x - 1, 0, y - 1, 0, z - 1)
+    merged = slicer.vtkOrientedImageData()
+    mode = slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY
+    isEmpty = node.GetSegmentation().GetNumberOfSegments() == 0
+    if isEmpty or not node.GenerateMergedLabelmapForAllSegments(merged, mode, grid):
+        return np.zeros(x * y * z, np.uint8)
+    return vtk_to_numpy(merged.GetPointData().GetScalars())
 
 
 def writeSegmentation(volumeNode, kind: str, labelmap: np.ndarray):
@@ -81,7 +154,7 @@ def writeSegmentation(volumeNode, kind: str, labelmap: np.ndarray):
         a label without voxels is an empty segment.
     """
     name = {"lobes": _("{scan} lobes"), "lesions": _("{scan} lesions")}[kind]
-    node = _resultNode(volumeNode, kind, "vtkMRMLSegmentationNode", name)
+    node = _resultNode(volumeNode, kind, name)
     if node.GetDisplayNode() is None:
         node.CreateDefaultDisplayNodes()
         _setLook(node.GetDisplayNode(), LOOKS[kind])
@@ -149,7 +222,7 @@ def _labelledBox(labelmap: np.ndarray) -> tuple[slice, slice, slice]:
 
 def writeTable(volumeNode, findings: Mapping[str, Any]):
     """The per-lobe findings as a ``vtkMRMLTableNode``: column names are the keys of ``findings.json``."""
-    node = _resultNode(volumeNode, "findings", "vtkMRMLTableNode", _("{scan} findings"))
+    node = _resultNode(volumeNode, "findings", _("{scan} findings"))
     node.SetAndObserveTable(_table(FindingsView(findings).rows))
     node.SetUseColumnTitleAsColumnHeader(True)
     node.SetColumnTitle("lobe", _("Lobe"))
@@ -232,7 +305,7 @@ def _setColors(labelmapNode, segmentation, values: Mapping[str, int]) -> None:
 def findResult(volumeNode, kind: str):
     """The earlier result of a kind for a volume, or ``None``."""
     scene = volumeNode.GetScene()
-    className = "vtkMRMLSegmentationNode" if kind in LABELS else "vtkMRMLTableNode"
+    className = _CLASSES.get(kind, "vtkMRMLSegmentationNode")
     for index in range(scene.GetNumberOfNodesByClass(className)):
         node = scene.GetNthNodeByClass(index, className)
         if node.GetAttribute(KIND_ATTRIBUTE) == kind and node.GetNodeReferenceID(SCAN_ROLE) == volumeNode.GetID():
@@ -240,13 +313,21 @@ def findResult(volumeNode, kind: str):
     return None
 
 
-def _resultNode(volumeNode, kind: str, className: str, name: str):
+def _resultNode(volumeNode, kind: str, name: str, isHidden: bool = False):
+    """The node of a kind for a volume, made if there is none; one that is not hidden lies beside the scan."""
     node = findResult(volumeNode, kind)
     if node is None:
-        node = volumeNode.GetScene().AddNewNodeByClass(className, name.format(scan=volumeNode.GetName()))
+        className = _CLASSES.get(kind, "vtkMRMLSegmentationNode")
+        node = volumeNode.GetScene().CreateNodeByClass(className)
+        node.UnRegister(None)
+        wanted = name.format(scan=volumeNode.GetName(), kind=kind.removesuffix(MODEL))
+        node.SetName(volumeNode.GetScene().GenerateUniqueName(wanted))
+        node.SetHideFromEditors(isHidden)
         node.SetAttribute(KIND_ATTRIBUTE, kind)
         node.SetNodeReferenceID(SCAN_ROLE, volumeNode.GetID())
-        _placeBeside(node, volumeNode)
+        volumeNode.GetScene().AddNode(node)
+        if not isHidden:
+            _placeBeside(node, volumeNode)
     return node
 
 

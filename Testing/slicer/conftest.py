@@ -79,9 +79,11 @@ def worker(resultsFolder, monkeypatch):
     from COVIDMultitaskModule import analysis
     from slicer_host import fake_worker
 
+    command = [sys.executable, "-S", fake_worker.__file__, "good", str(resultsFolder)]
+    monkeypatch.setattr(analysis, "workerCommand", lambda: command)
+
     def behave(behaviour: str) -> None:
-        command = [sys.executable, "-S", fake_worker.__file__, behaviour, str(resultsFolder)]
-        monkeypatch.setattr(analysis, "workerCommand", lambda: command)
+        command[3] = behaviour
 
     return behave
 

@@ -1,132 +1,247 @@
-"""States of the panel, with the real logic and process behind it and plain objects for widgets."""
+"""The whole widget in the offscreen Qt host, with the real logic, scene and client, and a fake worker."""
 
 from __future__ import annotations
 
-import importlib
-import sys
 import time
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import slicer
+
+pytest.importorskip("PySide6.QtUiTools", reason="PySide6 is not installed")
+
+from qt_host.application import Application
+from slicer_host import fake_worker
 from slicer_host.chest import ijkToRas, toyChest
-
-
-class Timer:
-    def __init__(self) -> None:
-        self.isActive = False
-
-    def setInterval(self, interval: int) -> None:
-        pass
-
-    def connect(self, signal: str, slot) -> None:
-        self.slot = slot
-
-    def start(self) -> None:
-        self.isActive = True
-
-    def stop(self) -> None:
-        self.isActive = False
-
-
-class Selector(SimpleNamespace):
-    node = None
-
-    def connect(self, signal: str, slot) -> None:
-        self.slot = slot
-
-    def currentNode(self):
-        return self.node
-
-    def choose(self, node) -> None:
-        self.node = node
-        self.slot(node)
-
-
-class Button(SimpleNamespace):
-    def connect(self, signal: str, slot) -> None:
-        self.click = slot
+from slicer_host.scene import linearTransform
 
 
 @pytest.fixture
-def panelModule(monkeypatch):
-    qt = ModuleType("qt")
-    qt.QTimer = Timer
-    monkeypatch.setitem(sys.modules, "qt", qt)
-    monkeypatch.delitem(sys.modules, "COVIDMultitaskModule.panel", raising=False)
-    yield importlib.import_module("COVIDMultitaskModule.panel")
-    sys.modules.pop("COVIDMultitaskModule.panel", None)
+def app(host, tmp_path, monkeypatch):
+    application = Application(host, tmp_path)
+    from COVIDMultitaskModule import compat, engines
+
+    monkeypatch.setattr(compat, "missingPackages", list)
+    entry = engines.EngineEntry("/bundles/toy", "toy 0", ("lobes", "lesions"), "Apache-2.0", "nothing")
+    monkeypatch.setattr("COVIDMultitaskModule.sections.engine.listEngines", lambda folder="": [entry])
+    yield application
+    application.close()
+    application.check()
+    del slicer.app
 
 
 @pytest.fixture
-def panel(panelModule, moduleFile, host, monkeypatch):
-    monkeypatch.setattr(panelModule, "missingPackages", list)
-    shown = []
-    ui = SimpleNamespace(
-        inputSelector=Selector(),
-        applyButton=Button(),
-        progressBar=SimpleNamespace(),
-        statusLabel=SimpleNamespace(),
-        findingsLabel=SimpleNamespace(text=""),
-        findingsTable=SimpleNamespace(setMRMLTableNode=shown.append, shown=shown),
-        researchLabel=SimpleNamespace(),
-        logText=SimpleNamespace(),
-    )
-    return panelModule.AnalysisPanel(ui, moduleFile.COVIDMultitaskLogic())
+def widget(app, moduleFile):
+    return app.openModule(moduleFile)
 
 
 @pytest.fixture
-def scan(host):
-    return host.addVolume(toyChest().ct, ijkToRas())
+def scan(host, widget):
+    """A scan under a transform; the only volume, so it is chosen."""
+    node = host.addVolume(toyChest().ct, ijkToRas(rotation_deg=(10, 20, 30)), "CT")
+    node.SetAndObserveTransformNodeID(linearTransform(host.scene).GetID())
+    assert widget.ui.inputSelector.currentNode() is node
+    return node
 
 
-def runToEnd(panel) -> None:
-    started = time.monotonic()
-    while panel._timer.isActive:
-        assert time.monotonic() - started < 15
-        panel._timer.slot()
-        time.sleep(0.01)
-
-
-def test_apply_says_what_is_missing_until_a_scan_is_chosen(panel, scan):
-    assert not panel.ui.applyButton.enabled and panel.ui.applyButton.toolTip == "Choose a chest CT."
-    panel.ui.inputSelector.choose(scan)
-    assert panel.ui.applyButton.enabled
-    panel.ui.inputSelector.choose(None)
-    assert not panel.ui.applyButton.enabled
-
-
-def test_apply_shows_progress_then_findings(panel, scan, worker):
+@pytest.fixture
+def analysed(app, widget, scan, worker):
+    """The scan with results."""
     worker("good")
-    panel.ui.inputSelector.choose(scan)
-    panel.ui.applyButton.click()
-    assert panel.ui.applyButton.text == "Cancel" and panel.ui.progressBar.visible
-    assert not panel.ui.inputSelector.enabled
-    runToEnd(panel)
-    assert panel.ui.statusLabel.text == "Done." and panel.ui.applyButton.text == "Apply"
-    assert panel.ui.applyButton.enabled and not panel.ui.progressBar.visible
-    assert "COVID-19" in panel.ui.findingsLabel.text and "Slices are 8 mm thick." in panel.ui.findingsLabel.text
-    assert panel.ui.findingsTable.shown[0].GetNumberOfRows() == 6
-    assert "research" in panel.ui.researchLabel.text and "toy" in panel.ui.researchLabel.text
+    app.click(widget.ui.applyButton)
+    app.wait(lambda: not widget.panel.isRunning)
+    return scan
 
 
-def test_cancel_gives_apply_back_and_changes_nothing(panel, scan, worker, host):
-    worker("hang")
-    panel.ui.inputSelector.choose(scan)
-    panel.ui.applyButton.click()
-    nodes = host.scene.GetNumberOfNodes()
+def label(widget) -> str:
+    return widget.ui.findingsLabel.text
+
+
+def test_apply_says_what_is_missing_until_a_scan_is_chosen(app, widget, host):
+    ui = widget.ui
+    assert not ui.applyButton.enabled and ui.applyButton.toolTip == "Choose a chest CT."
+    node = host.addVolume(toyChest().ct, ijkToRas(), "CT")
+    assert ui.applyButton.enabled
+    assert "64 × 48 × 24 voxels" in ui.scanLabel.text and "8.0 mm apart" in ui.scanLabel.text
+    host.scene.RemoveNode(node)
+    assert not ui.applyButton.enabled
+
+
+def test_apply_needs_the_packages_and_offers_to_install_them(app, moduleFile, host, monkeypatch):
+    from COVIDMultitaskModule import compat
+
+    monkeypatch.setattr(compat, "missingPackages", lambda: ["torch"])
+    widget = app.openModule(moduleFile)
+    host.addVolume(toyChest().ct, ijkToRas(), "CT")
+    assert not widget.ui.applyButton.enabled and "torch" in widget.ui.applyButton.toolTip
+    assert not widget.ui.installButton.isHidden()
+
+
+def test_a_scan_is_described_with_what_to_keep_in_mind(widget, scan, host):
+    assert "moved" in widget.ui.scanLabel.text, "it lies under a transform"
+    picture = host.addVolume(np.arange(8 * 9 * 10, dtype=np.uint8).reshape(8, 9, 10) % 200, ijkToRas(), "picture")
+    widget.panel.scan.choose(picture)
+    assert "not Hounsfield units" in widget.ui.scanLabel.text and "cut off" in widget.ui.scanLabel.text
+
+
+def test_apply_shows_progress_then_findings(app, widget, scan, worker):
+    worker("good")
+    ui = widget.ui
+    app.click(ui.applyButton)
+    assert ui.applyButton.text == "Cancel" and not ui.progressBar.isHidden()
+    assert not ui.inputSelector.enabled and not ui.sampleButton.enabled
+    app.wait(lambda: not widget.panel.isRunning)
+    assert ui.statusLabel.text.startswith("Done in") and ui.applyButton.text == "Apply" and ui.applyButton.enabled
+    assert ui.progressBar.isHidden() and ui.inputSelector.enabled
+    assert "COVID-19" in label(widget) and "Slices are 8 mm thick." in label(widget)
+    assert "research" in ui.researchLabel.text and "toy" in ui.researchLabel.text
+    assert ui.editLesionsButton.enabled and ui.exportFolderButton.enabled and ui.lobesCheck.enabled
+
+
+@pytest.mark.parametrize("stage", ["read", "load", "predict", "restore", "write"])
+def test_cancel_at_any_stage_is_quick_and_keeps_the_worker(app, widget, scan, worker, host, stage, monkeypatch):
+    from COVIDMultitaskModule import engines
+
+    monkeypatch.setitem(engines.DEVICES, stage, stage)  # the fake worker stays in the stage that the device names
+    monkeypatch.setattr("COVIDMultitaskModule.sections.engine.DEVICES", {stage: stage})
+    worker("stage")
+    app.click(widget.ui.applyButton)
+    app.wait(lambda: widget.panel.run.bar.elapsed_s >= 1.0)
+    process, nodes = widget.logic.client.processId, host.scene.GetNumberOfNodes()
     started = time.monotonic()
-    panel.ui.applyButton.click()
+    app.click(widget.ui.applyButton)
+    assert widget.ui.applyButton.text == "Apply" and widget.ui.statusLabel.text.startswith("Cancelled")
+    app.wait(lambda: not widget.logic.client.isBusy)
     assert time.monotonic() - started < 1.0
-    assert panel.ui.applyButton.text == "Apply" and panel.ui.applyButton.enabled
-    assert not panel._timer.isActive and not panel.isRunning
-    assert host.scene.GetNumberOfNodes() == nodes
+    assert widget.logic.client.processId == process and host.scene.GetNumberOfNodes() == nodes
 
 
-def test_a_failed_run_says_why_and_can_be_started_again(panel, scan, worker):
+def test_cancel_of_a_worker_that_hangs_ends_it_within_a_second(app, widget, scan, worker):
+    worker("hang")
+    app.click(widget.ui.applyButton)
+    app.wait(lambda: widget.logic.client.log)
+    started = time.monotonic()
+    app.click(widget.ui.applyButton)
+    app.wait(lambda: not widget.logic.client.isBusy)
+    assert time.monotonic() - started < 1.2 and widget.logic.client.processId is None
+    worker("good")
+    app.click(widget.ui.applyButton)
+    app.wait(lambda: not widget.panel.isRunning)
+    assert widget.ui.statusLabel.text.startswith("Done")
+
+
+def test_a_worker_that_dies_is_explained_and_replaced(app, widget, scan, worker):
     worker("crash")
-    panel.ui.inputSelector.choose(scan)
-    panel.ui.applyButton.click()
-    runToEnd(panel)
-    assert "exit code 7" in panel.ui.statusLabel.text
-    assert "RuntimeError: boom" in panel.ui.logText.plainText
-    assert panel.ui.applyButton.enabled and panel.ui.findingsTable.shown == []
+    app.click(widget.ui.applyButton)
+    app.wait(lambda: not widget.panel.isRunning)
+    assert "exit code 7" in widget.ui.statusLabel.text
+    assert "RuntimeError: boom" in widget.ui.logText.plainText
+    worker("good")
+    app.click(widget.ui.applyButton)
+    app.wait(lambda: not widget.panel.isRunning)
+    assert widget.ui.statusLabel.text.startswith("Done")
+
+
+@pytest.mark.parametrize("loss", ["scene closed", "volume removed", "module closed"])
+def test_losing_the_scan_during_a_run_is_safe(app, widget, scan, worker, host, loss):
+    worker("hang")
+    app.click(widget.ui.applyButton)
+    app.wait(lambda: widget.logic.client.log)
+    if loss == "scene closed":
+        host.clear()
+    elif loss == "volume removed":
+        host.scene.RemoveNode(scan)
+    else:
+        widget.cleanup()
+        assert widget.logic.client.processId is None
+    app.wait(lambda: not widget.panel.isRunning and not widget.logic.client.isBusy)
+    assert widget.ui.applyButton.text == "Apply"
+    assert host.scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+
+
+def test_another_scan_shows_its_own_findings(app, widget, analysed, host):
+    other = host.addVolume(toyChest().ct, ijkToRas(), "other")
+    widget.panel.scan.choose(other)
+    assert "Not analysed yet" in label(widget) and not widget.ui.exportFolderButton.enabled
+    widget.panel.scan.choose(analysed)
+    assert "COVID-19" in label(widget)
+
+
+def test_findings_are_shown_again_when_the_module_is_opened_on_a_scene_that_has_them(app, analysed, moduleFile):
+    again = app.openModule(moduleFile)
+    assert "COVID-19" in label(again) and "toy" in again.ui.researchLabel.text
+
+
+def test_a_correction_shows_both_findings_and_can_be_taken_back(app, widget, analysed):
+    from COVIDMultitaskModule.scene_writer import readRecord, readResults
+
+    app.click(widget.ui.editLesionsButton)
+    widget.ui.reviewerEdit.text = "A. Reader"
+    segmentation = readResults(analysed).lesions
+    erased = np.zeros(toyChest().lesions.shape, np.uint8)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(erased, segmentation, "ground_glass", analysed)
+    started = time.monotonic()
+    app.wait(lambda: readRecord(analysed).correction is not None, 5)
+    assert time.monotonic() - started < 2.0
+    assert readRecord(analysed).correction.by == "A. Reader"
+    assert "Corrected" in label(widget) and widget.ui.restoreButton.enabled
+    app.click(widget.ui.restoreButton)
+    assert readRecord(analysed).correction is None and "Corrected" not in label(widget)
+    app.click(widget.ui.undoRestoreButton)
+    assert readRecord(analysed).correction.kinds == ("lesions",)
+
+
+def test_edit_opens_the_segment_editor(app, widget, analysed):
+    app.click(widget.ui.editLesionsButton)
+    assert app.calls[-1] == ("selectModule", "SegmentEditor")
+
+
+def test_display_controls_change_the_nodes(app, widget, analysed):
+    from COVIDMultitaskModule.scene_writer import readResults
+
+    ui, nodes = widget.ui, readResults(analysed)
+    ui.lobesCheck.checked = False
+    ui.outlineCheck.checked = True
+    ui.opacitySlider.value = 0.5
+    ui.surfaceCheck.checked = True
+    app.click(ui.mediastinumButton)
+    app.check()
+    assert not nodes.lobes.GetDisplayNode().GetVisibility() and nodes.lesions.GetDisplayNode().GetVisibility()
+    assert not nodes.lesions.GetDisplayNode().GetVisibility2DFill()
+    assert nodes.lesions.GetDisplayNode().GetOpacity() == 0.5
+    assert nodes.lesions.GetSegmentation().ContainsRepresentation("Closed surface")
+    assert (analysed.GetDisplayNode().GetWindow(), analysed.GetDisplayNode().GetLevel()) == (400.0, 40.0)
+    ui.lobesCheck.checked = True
+    assert nodes.lobes.GetDisplayNode().GetVisibility()
+    app.click(ui.layoutButton)
+    assert slicer.app.layoutManager().layout == slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalWidescreenView
+
+
+def test_export_writes_a_folder_and_label_map_nodes(app, widget, analysed, host, tmp_path, monkeypatch):
+    dialog = SimpleNamespace(getExistingDirectory=lambda *_: str(tmp_path / "out"))
+    monkeypatch.setattr("COVIDMultitaskModule.sections.export.qt", SimpleNamespace(QFileDialog=dialog))
+    (tmp_path / "out").mkdir()
+    app.click(widget.ui.exportFolderButton)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"findings.json", "findings.csv", "lobes.nrrd", "lesions.nrrd"}
+    assert "4 files written" in widget.ui.statusLabel.text
+    assert host.scene.GetNumberOfNodesByClass("vtkMRMLLabelMapVolumeNode") == 0
+    app.click(widget.ui.exportNodesButton)
+    assert host.scene.GetNumberOfNodesByClass("vtkMRMLLabelMapVolumeNode") == 2
+
+
+def test_the_fake_worker_knows_the_stages_of_the_bar():
+    from COVIDMultitaskModule.protocol import PLAN
+
+    assert [stage for stage, _ in PLAN] == list(fake_worker.STAGES)
+
+
+@pytest.mark.parametrize(("width", "isDark", "points"), [(350, False, 9), (350, True, 9), (520, False, 15)])
+def test_the_panel_fits_and_is_drawn(app, widget, analysed, tmp_path, width, isDark, points):
+    from PIL import Image
+
+    path = app.picture(widget, tmp_path / "panel.png", width, isDark, points)
+    picture = np.array(Image.open(path).convert("L"))
+    assert picture.shape[1] == width and picture.shape[0] > 600
+    assert (picture.mean() < 90) == isDark and picture.std() > 15

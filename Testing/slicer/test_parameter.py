@@ -55,4 +55,5 @@ def test_what_cannot_be_analysed_says_why(make, words, host):
 
 
 def test_missing_packages_come_first(host):
-    assert "PyTorch extension" in AnalysisParameter(None, ["torch"]).problem
+    assert "torch" in AnalysisParameter(None, ["torch"]).problem
+    assert AnalysisParameter(None, [], "No weights.").problem == "Choose a chest CT."

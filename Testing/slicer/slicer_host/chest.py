@@ -107,7 +107,36 @@ def findings() -> dict:
         "ct_grade": 1,
         "severity": {"not_severe": 0.8, "severe": 0.2},
         "diagnosis": {"no_pneumonia": 0.05, "other_pneumonia": 0.15, "covid_19": 0.8},
+        "lesions": _lesions(),
         "quality": [{"flag": "thick_slices", "level": "warning", "message": "Slices are 8 mm thick."}],
         "notice": "For research only, not for diagnosis.",
         "engine": {"engine": "joint", "bundle": "toy", "version": "0", "trained_on": "nothing"},
+    }
+
+
+def _lesions() -> dict:
+    """The two lesions, with their places on the default grid."""
+    right = {
+        "number": 1,
+        "volume_ml": 60.1,
+        "point_lps_mm": [-70.0, 35.0, -36.0],
+        "lobe_percent": {"right_lower": 100.0},
+        "lesion_class": "ground_glass",
+        "consolidation_percent": 0.0,
+    }
+    left = {
+        "number": 2,
+        "volume_ml": 41.7,
+        "point_lps_mm": [70.0, -23.0, 28.0],
+        "lobe_percent": {"left_upper": 90.0, "left_lower": 10.0},
+        "lesion_class": "consolidation",
+        "consolidation_percent": 100.0,
+    }
+    return {
+        "count": 2,
+        "bilateral": True,
+        "peripheral_percent": 55.0,
+        "dorsal_percent": 60.0,
+        "lower_third_percent": 40.0,
+        "components": [right, left],
     }

@@ -6,8 +6,10 @@ colour logic makes slices come out wrong. Between tests the scene is cleared.
 
 from __future__ import annotations
 
+import tempfile
 import types
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import slicer
@@ -31,6 +33,7 @@ class SlicerHost:
         self.scene = slicer.vtkMRMLScene()
         self.logics = {name: getattr(slicer, className)() for name, className in LOGICS.items()}
         self._connect()
+        self._makeCache()
         slicer.mrmlScene = self.scene
         slicer.modules = types.SimpleNamespace(
             **{name: types.SimpleNamespace(logic=lambda logic=logic: logic) for name, logic in self.logics.items()}
@@ -46,6 +49,15 @@ class SlicerHost:
         self.applicationLogic.SetMRMLScene(self.scene)
         vtk.vtkObject.SetGlobalWarningDisplay(wereShown)
 
+    def _makeCache(self) -> None:
+        """Reading an MRB needs a folder to unpack into."""
+        self._cacheFolder = tempfile.TemporaryDirectory(prefix="COVIDMultitask-cache-")
+        cache, manager = slicer.vtkCacheManager(), slicer.vtkDataIOManager()
+        cache.SetRemoteCacheDirectory(self._cacheFolder.name)
+        manager.SetCacheManager(cache)
+        self.scene.SetCacheManager(cache)
+        self.scene.SetDataIOManager(manager)
+
     def clear(self) -> None:
         """A new scene, with the nodes that the application always has."""
         self.scene.Clear(True)
@@ -59,6 +71,14 @@ class SlicerHost:
                 node.UnRegister(None)
                 node.SetSingletonTag("default" if className.endswith("CrosshairNode") else "Singleton")
                 self.scene.AddNode(node)
+
+    def saveScene(self, path: Path) -> None:
+        """Save everything as MRB, as "Save scene" does."""
+        assert self.scene.WriteToMRB(str(path))
+
+    def loadScene(self, path: Path) -> None:
+        """Open an MRB in place of the present scene."""
+        assert self.scene.ReadFromMRB(str(path), True)
 
     @property
     def hierarchy(self):

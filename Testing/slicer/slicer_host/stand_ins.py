@@ -19,6 +19,9 @@ class ScriptedLoadableModuleWidget:
     def __init__(self, parent=None) -> None:
         self.parent = parent
 
+    def setup(self) -> None:
+        """The application makes the reload buttons here."""
+
 
 class ScriptedLoadableModuleLogic:
     """Only the singleton parameter node."""
@@ -49,9 +52,29 @@ def parameterNodeWrapper(wrapped):
         self.parameterNode = parameterNode
 
     wrapped.__init__ = initialize
+    wrapped.connectGui, wrapped.disconnectGui = _connectGui, lambda self, connection: connection.clear()
     for name in typing.get_type_hints(wrapped):
         setattr(wrapped, name, _reference(name))
     return wrapped
+
+
+def _connectGui(self, ui) -> list:
+    """Connect node selectors whose dynamic property "SlicerParameterName" names a parameter."""
+    isConnected = [True]
+    for widget in vars(ui).values():
+        name = widget._target.property("SlicerParameterName")
+        if not name:
+            continue
+        if getattr(self, name) is not None:
+            widget.setCurrentNode(getattr(self, name))
+        setattr(self, name, widget.currentNode())
+
+        def follow(node, name=name) -> None:
+            if isConnected:
+                setattr(self, name, node)
+
+        widget.connect("currentNodeChanged(vtkMRMLNode*)", follow)
+    return isConnected
 
 
 def _reference(name: str) -> property:

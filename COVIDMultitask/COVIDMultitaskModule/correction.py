@@ -1,0 +1,160 @@
+"""Corrected masks: noticed, measured again, and taken back to the model's."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+
+from COVIDMultitaskLib.errors import InputError
+
+from .scene_writer import MODEL, findResult, readMask, readRecord, writeRecord, writeSegmentation, writeTable
+
+KINDS = ("lobes", "lesions")
+
+_OF_THE_SCAN = ("slices_missing", "thick_slices", "intensities_not_hu", "kernel_unknown", "contrast_unknown",
+                "unlike_training_data")  # fmt: skip
+"""Quality flags that no correction of masks changes."""
+
+
+class Corrections:
+    """Watches the masks of one scan and measures them again when asked.
+
+    :param volumeNode: a scan with results in the scene.
+    :param onChange: called whenever a mask is changed; call :meth:`measure` some moments later.
+    """
+
+    def __init__(self, volumeNode, onChange: Callable[[], None]) -> None:
+        self.volumeNode = volumeNode
+        self._onChange = onChange
+        self._masks: dict[str, np.ndarray | None] = {}
+        self._taken: dict[str, np.ndarray] = {}
+        self._observed: list[tuple[Any, int]] = []
+        self._isWriting = False
+        for kind in KINDS:
+            self._observe(kind)
+
+    def _observe(self, kind: str) -> None:
+        node = findResult(self.volumeNode, kind)
+        if node is None:
+            return
+        segmentation = node.GetSegmentation()
+        events = slicer.vtkSegmentation
+        for event in (events.SourceRepresentationModified, events.SegmentAdded, events.SegmentRemoved):
+            tag = segmentation.AddObserver(event, lambda caller, event, kind=kind: self._changed(kind))
+            self._observed.append((segmentation, tag))
+
+    def release(self) -> None:
+        """Stop watching."""
+        for observed, tag in self._observed:
+            observed.RemoveObserver(tag)
+        self._observed.clear()
+
+    @property
+    def isPending(self) -> bool:
+        """Whether a mask was changed since it was measured."""
+        return any(mask is None for mask in self._masks.values())
+
+    @property
+    def canUndo(self) -> bool:
+        """Whether corrected masks were replaced by the model's, and can come back."""
+        return bool(self._taken)
+
+    def _changed(self, kind: str) -> None:
+        if not self._isWriting:
+            self._masks[kind] = None
+            self._onChange()
+
+    def _mask(self, kind: str) -> np.ndarray | None:
+        """A mask as it is now; read again only when it was changed."""
+        if self._masks.get(kind) is None:
+            mask = readMask(self.volumeNode, kind)
+            if mask is None:
+                return None
+            self._masks[kind] = mask
+        return self._masks[kind]
+
+    def measure(self, by: str = "") -> None:
+        """Measure the masks as they are now and write the findings into the scene.
+
+        :param by: who corrected; may be empty.
+        :raises InputError: when the scene holds no findings for the scan.
+        """
+        view = readRecord(self.volumeNode)
+        if view is None:
+            raise InputError("The findings of this scan are not in the scene; press Apply again.")
+        findings = view.modelFindings
+        masks = {kind: self._mask(kind) for kind in KINDS}
+        changed = [kind for kind in KINDS if not self._isModels(kind, masks[kind])]
+        corrected = self._measured(findings, masks) if changed else None
+        if corrected is not None:
+            corrected["correction"] = {"kinds": changed, "by": by.strip(), "time": _now()}
+        writeRecord(self.volumeNode, findings, corrected)
+        writeTable(self.volumeNode, corrected or findings)
+
+    def _isModels(self, kind: str, mask: np.ndarray | None) -> bool:
+        model = readMask(self.volumeNode, kind + MODEL)
+        return mask is None or model is None or np.array_equal(mask, model)
+
+    def _measured(self, findings: Mapping[str, Any], masks: Mapping[str, np.ndarray | None]) -> dict[str, Any]:
+        from COVIDMultitaskLib.measuring import measure_masks
+
+        isHounsfield = (findings.get("input") or {}).get("intensity", "hounsfield") == "hounsfield"
+        hu = slicer.util.arrayFromVolume(self.volumeNode) if isHounsfield else None
+        measures = measure_masks(masks["lobes"], masks["lesions"], geometryOf(self.volumeNode), hu)
+        kept = [flag for flag in findings.get("quality") or [] if flag.get("flag") in _OF_THE_SCAN]
+        measured = dataclasses.asdict(measures)
+        return {**findings, **measured, "quality": [*measured["quality"], *kept]}
+
+    def restore(self) -> None:
+        """Put the model's masks back; :meth:`undoRestore` brings the corrected ones again."""
+        self._taken = {}
+        for kind in KINDS:
+            model, mask = readMask(self.volumeNode, kind + MODEL), self._mask(kind)
+            if model is not None and mask is not None and not np.array_equal(mask, model):
+                self._taken[kind] = mask
+                self._write(kind, model)
+
+    def undoRestore(self) -> None:
+        """Bring back the masks that :meth:`restore` replaced."""
+        taken, self._taken = self._taken, {}
+        for kind, mask in taken.items():
+            self._write(kind, mask)
+
+    def _write(self, kind: str, mask: np.ndarray) -> None:
+        self._isWriting = True
+        try:
+            writeSegmentation(self.volumeNode, kind, mask)
+        finally:
+            self._isWriting = False
+        self._masks[kind] = mask
+
+
+def warmUp() -> None:
+    """Load what measuring needs, so that the first correction need not wait for it."""
+    import scipy.ndimage  # noqa: F401
+
+    import COVIDMultitaskLib.measuring  # noqa: F401
+
+
+def geometryOf(volumeNode):
+    """The grid of a volume in its own frame, as the library's ``Geometry`` (LPS; z, y, x)."""
+    from COVIDMultitaskLib.volume import Geometry
+
+    ijkToRas = vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(ijkToRas)
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ slicer.util.arrayFromVTKMatrix(ijkToRas)
+    axes = affine[:3, 2::-1]
+    z, y, x = np.linalg.norm(axes, axis=0)
+    return Geometry(
+        slicer.util.arrayFromVolume(volumeNode).shape, (z, y, x), tuple(affine[:3, 3]), axes / np.array([z, y, x])
+    )
+
+
+def _now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

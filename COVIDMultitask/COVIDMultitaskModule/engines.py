@@ -1,0 +1,73 @@
+"""The weights that can answer: those that ship and those in the user's own folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from COVIDMultitaskLib.bundles import open_bundle, shipped_bundles
+from COVIDMultitaskLib.engines.registry import ENGINES
+from COVIDMultitaskLib.errors import CovidMultitaskError
+
+from .compat import tr as _
+
+DEVICES = {"auto": "Automatic", "cpu": "CPU", "cuda": "GPU (CUDA)"}
+
+_ANSWERS = {"lobes": "lobes", "lesions": "lesions", "severity": "severity", "diagnosis": "diagnosis"}
+
+
+@dataclass(frozen=True)
+class EngineEntry:
+    """One line of the engine list.
+
+    :param bundle: folder of the weights.
+    :param title: name and version.
+    :param problem: why the weights cannot be used; empty: they can.
+    """
+
+    bundle: str
+    title: str
+    answers: tuple[str, ...] = ()
+    licence: str = ""
+    trainedOn: str = ""
+    problem: str = ""
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """What to know before choosing it: title and text of each line."""
+        if self.problem:
+            return [(_("Not usable"), self.problem)]
+        return [
+            (_("Answers"), ", ".join(_(_ANSWERS.get(answer, answer)) for answer in self.answers)),
+            (_("Trained on"), self.trainedOn),
+            (_("Licence"), self.licence),
+        ]
+
+
+def listEngines(extraFolder: str = "") -> list[EngineEntry]:
+    """All bundles found: the shipped ones, then those whose folders lie in ``extraFolder``."""
+    try:
+        folders = list(shipped_bundles())
+    except CovidMultitaskError:
+        folders = []
+    if extraFolder:
+        folders += sorted(path.parent.parent for path in Path(extraFolder).glob("*/configs/metadata.json"))
+    return [describe(folder) for folder in folders]
+
+
+def describe(folder: Path) -> EngineEntry:
+    """What a bundle says about itself; its files are checked for it."""
+    try:
+        identity = open_bundle(folder).identity
+    except CovidMultitaskError as error:
+        return EngineEntry(str(folder), folder.name, problem=str(error))
+    if identity.engine not in ENGINES:
+        problem = _("It is for the unknown engine {name}: update COVIDMultitask.").format(name=identity.engine)
+        return EngineEntry(str(folder), identity.bundle, problem=problem)
+    return EngineEntry(
+        str(folder),
+        f"{identity.bundle} {identity.version}",
+        tuple(sorted(ENGINES[identity.engine].answers)),
+        identity.licence,
+        identity.trained_on,
+    )

@@ -1,0 +1,208 @@
+"""Corrected masks on the real scene: measured again, taken back, kept in saved scenes, exported."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import slicer
+from COVIDMultitaskModule.correction import Corrections, geometryOf
+from COVIDMultitaskModule.display import jumpTo, worldPosition
+from COVIDMultitaskModule.exchange import Results
+from COVIDMultitaskModule.export import exportCase
+from COVIDMultitaskModule.scene_writer import MODEL, findResult, readMask, readRecord, readResults, writeResults
+from slicer_host.chest import findings, ijkToRas, toyChest
+from slicer_host.scene import linearTransform, worldPositions
+
+from COVIDMultitaskLib.errors import InputError, OutputError
+from COVIDMultitaskLib.labels import LOBES
+from COVIDMultitaskLib.volume import geometry_of_sitk
+
+TILTED = ijkToRas(rotation_deg=(12, -8, 20), shear=0.25)
+
+
+@pytest.fixture
+def scan(host):
+    node = host.addVolume(toyChest().ct, TILTED, "CT")
+    node.SetAndObserveTransformNodeID(linearTransform(host.scene).GetID())
+    host.addStudy(node)
+    return node
+
+
+@pytest.fixture
+def nodes(scan):
+    return writeResults(scan, Results(toyChest().lobes, toyChest().lesions, findings()))
+
+
+@pytest.fixture
+def corrections(scan, nodes):
+    changes = []
+    watched = Corrections(scan, lambda: changes.append(1))
+    watched.changes = changes
+    yield watched
+    watched.release()
+
+
+def edit(segmentationNode, scan, segment: str, mask: np.ndarray) -> None:
+    """As an effect of the Segment Editor does."""
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), segmentationNode, segment, scan)
+
+
+def test_masks_are_read_as_they_were_written(scan, nodes):
+    for kind, expected in (("lobes", toyChest().lobes), ("lesions", toyChest().lesions)):
+        np.testing.assert_array_equal(readMask(scan, kind), expected)
+        np.testing.assert_array_equal(readMask(scan, kind + MODEL), expected)
+
+
+def test_segments_that_the_user_added_do_not_count(scan, nodes):
+    identifier = nodes.lesions.GetSegmentation().AddEmptySegment("mine", "mine")
+    edit(nodes.lesions, scan, identifier, np.pad(np.ones((2, 2, 2)), ((0, 22), (0, 46), (0, 62))))
+    np.testing.assert_array_equal(readMask(scan, "lesions"), toyChest().lesions)
+
+
+def test_the_models_masks_are_out_of_sight(scan, nodes):
+    for kind in ("lobes", "lesions"):
+        hidden = findResult(scan, kind + MODEL)
+        assert hidden.GetHideFromEditors() and hidden.GetDisplayNode() is None
+    assert findResult(scan, "record").GetHideFromEditors()
+
+
+def test_the_grid_is_the_libraries(scan, tmp_path):
+    import SimpleITK as sitk
+    from COVIDMultitaskModule.exchange import writeScan
+
+    writeScan(scan, tmp_path / "scan.nrrd")
+    assert geometryOf(scan).is_close_to(geometry_of_sitk(sitk.ReadImage(str(tmp_path / "scan.nrrd"))))
+
+
+def test_a_correction_is_noticed_and_measured(scan, nodes, corrections):
+    lesions = toyChest().lesions
+    larger = lesions.copy()
+    larger[(toyChest().lobes == 5) & (lesions == 0)] = 1
+    edit(nodes.lesions, scan, "ground_glass", larger == 1)
+    assert corrections.changes and corrections.isPending
+    corrections.measure(" Dr Reader ")
+    view = readRecord(scan)
+    assert view.correction.kinds == ("lesions",) and view.correction.by == "Dr Reader" and view.correction.time
+    rows = {row.key: row for row in view.rows}
+    inside = toyChest().lobes == 5
+    expected = 100 * (larger[inside] > 0).mean()
+    assert rows["right_lower"].value("lesion_percent") == pytest.approx(expected, abs=0.01)
+    column = slicer.util.arrayFromTableColumn(nodes.table, "lesion_percent")
+    assert column[[lobe.key for lobe in LOBES].index("right_lower")] == pytest.approx(expected, abs=0.01)
+    assert view.modelFindings == findings(), "the model's own findings stay"
+    assert view.places[0].title.endswith("Right lower lobe")
+
+
+def test_places_of_corrected_lesions_lie_in_them(scan, nodes, corrections):
+    edit(nodes.lesions, scan, "consolidation", toyChest().lesions == 9)
+    corrections.measure()
+    (place,) = readRecord(scan).places
+    there = worldPosition(scan, place.ras)
+    distances = np.linalg.norm(worldPositions(scan, toyChest().lesions == 1) - there, axis=1)
+    assert distances.min() < 1e-2
+
+
+def test_what_was_undone_is_no_correction(scan, nodes, corrections):
+    edit(nodes.lesions, scan, "ground_glass", toyChest().lesions == 9)
+    corrections.measure()
+    assert readRecord(scan).correction is not None
+    edit(nodes.lesions, scan, "ground_glass", toyChest().lesions == 1)
+    corrections.measure()
+    assert readRecord(scan).correction is None
+
+
+def test_back_to_the_models_masks_and_forth(scan, nodes, corrections):
+    edit(nodes.lesions, scan, "ground_glass", toyChest().lesions == 9)
+    edit(nodes.lobes, scan, "left_upper", toyChest().lobes == 9)
+    corrections.measure()
+    changes = len(corrections.changes)
+    corrections.restore()
+    np.testing.assert_array_equal(readMask(scan, "lesions"), toyChest().lesions)
+    np.testing.assert_array_equal(readMask(scan, "lobes"), toyChest().lobes)
+    assert corrections.canUndo and len(corrections.changes) == changes
+    corrections.undoRestore()
+    assert not (readMask(scan, "lesions") == 1).any() and not (readMask(scan, "lobes") == 1).any()
+    corrections.measure()
+    assert readRecord(scan).correction.kinds == ("lobes", "lesions")
+
+
+def test_corrections_without_findings_are_explained(scan, nodes, corrections, host):
+    host.scene.RemoveNode(findResult(scan, "record"))
+    with pytest.raises(InputError, match="press Apply"):
+        corrections.measure()
+
+
+@pytest.mark.parametrize("text", ["", "[1", "[]", "{}", "null"])
+def test_a_damaged_record_is_none(scan, nodes, text):
+    findResult(scan, "record").SetText(text)
+    assert readRecord(scan) is None and readResults(scan) is None
+
+
+def test_everything_survives_saving_and_loading_the_scene(scan, nodes, corrections, host, tmp_path):
+    edit(nodes.lesions, scan, "ground_glass", toyChest().lesions == 9)
+    corrections.measure("Dr Reader")
+    corrections.release()
+    host.saveScene(tmp_path / "case.mrb")
+    host.clear()
+    host.loadScene(tmp_path / "case.mrb")
+    loaded = host.scene.GetFirstNodeByName("CT")
+    assert loaded is not None and loaded is not scan
+    view, again = readRecord(loaded), readResults(loaded)
+    assert view.origin == "joint, toy, 0" and view.correction.by == "Dr Reader"
+    assert again.table.GetNumberOfRows() == 6
+    np.testing.assert_array_equal(readMask(loaded, "lobes"), toyChest().lobes)
+    np.testing.assert_array_equal(readMask(loaded, "lesions" + MODEL), toyChest().lesions)
+    assert again.lobes.GetTransformNodeID() == loaded.GetTransformNodeID() is not None
+    taken_back = Corrections(loaded, lambda: None)
+    taken_back.restore()
+    taken_back.measure()
+    taken_back.release()
+    assert readRecord(loaded).correction is None
+    np.testing.assert_array_equal(readMask(loaded, "lesions"), toyChest().lesions)
+
+
+def test_a_jump_takes_the_parent_transform_along(scan, nodes, host):
+    view = slicer.vtkMRMLSliceNode()
+    view.SetLayoutName("Red")
+    host.scene.AddNode(view)
+    jumpTo(scan, (10.0, 20.0, 30.0))
+    center = [view.GetSliceToRAS().GetElement(row, 3) for row in range(3)]
+    np.testing.assert_allclose(center, worldPosition(scan, (10.0, 20.0, 30.0)), atol=1e-6)
+    assert np.linalg.norm(np.subtract(center, (10.0, 20.0, 30.0))) > 10
+
+
+@pytest.mark.parametrize(("suffix", "shear"), [(".nrrd", 0.25), (".nii.gz", 0.0)])
+def test_export_gives_files_on_the_scans_grid(host, tmp_path, suffix, shear):
+    import SimpleITK as sitk
+
+    scan = host.addVolume(toyChest().ct, ijkToRas(rotation_deg=(12, -8, 20), shear=shear), "CT")
+    scan.SetAndObserveTransformNodeID(linearTransform(host.scene).GetID())
+    nodes = writeResults(scan, Results(toyChest().lobes, toyChest().lesions, findings()))
+    corrections = Corrections(scan, lambda: None)
+    edit(nodes.lesions, scan, "ground_glass", toyChest().lesions == 9)
+    corrections.measure()
+    corrections.release()
+    before = host.scene.GetNumberOfNodes()
+    written = exportCase(scan, tmp_path, suffix)
+    assert host.scene.GetNumberOfNodes() == before
+    names = {"findings.json", "findings.csv", "findings_corrected.json", f"lobes{suffix}", f"lesions{suffix}"}
+    assert {path.name for path in written} == {path.name for path in tmp_path.iterdir()} == names
+    assert json.loads((tmp_path / "findings.json").read_text()) == findings()
+    rows = list(csv.DictReader((tmp_path / "findings.csv").read_text().splitlines()))
+    assert [row["source"] for row in rows] == ["model"] * 6 + ["corrected"] * 6
+    image = sitk.ReadImage(str(tmp_path / f"lobes{suffix}"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), toyChest().lobes)
+    assert geometry_of_sitk(image).is_close_to(geometryOf(scan), 1e-2)
+
+
+def test_export_says_what_is_wrong(scan, host, tmp_path, nodes):
+    with pytest.raises(OutputError, match="choose another folder"):
+        exportCase(scan, tmp_path / "not there")
+    with pytest.raises(InputError, match="choose NRRD"):
+        exportCase(scan, tmp_path, ".nii.gz")
+    other = host.addVolume(toyChest().ct, TILTED, "other")
+    with pytest.raises(InputError, match="press Apply"):
+        exportCase(other, tmp_path)
