@@ -36,3 +36,33 @@ def unprivileged() -> Callable[[Path], AbstractContextManager[None]]:
             os.seteuid(0)
 
     return act
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny tensors gain nothing by several threads and lose much when the machine is busy."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose network has four channels and random weights. Do not change it: copy it."""
+    from Testing.library.tiny_bundle import random_network, write_tiny_bundle
+
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny", network=random_network())
+
+
+@pytest.fixture(scope="session")
+def shipped_bundle() -> Path:
+    """The weights that ship, for the few tests that need a network which knows lungs."""
+    from COVIDMultitaskLib.bundles import shipped_bundles
+
+    joint = [path for path in shipped_bundles() if path.name == "joint"]
+    if not joint:
+        pytest.skip("no weights are in Resources/Bundles/joint (training/export.py makes them)")
+    return joint[0]
