@@ -1,7 +1,8 @@
 """Measure a bundle on labelled scans: ``python -m training.evaluate --help``.
 
 ``volumes`` pairs each label map with the scan whose name it begins with, runs the engine
-on the scan as a user would, and compares on the label map's grid.
+on the scan as a user would, and compares on the label map's grid. ``cases`` compares the
+network's own masks and answers with the truth of synthetic scans.
 """
 
 from __future__ import annotations
@@ -10,16 +11,22 @@ import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from COVIDMultitaskLib.bundles import open_bundle, shipped_bundle
 from COVIDMultitaskLib.engines.contract import Engine, Prediction
+from COVIDMultitaskLib.engines.joint import JointEngine
 from COVIDMultitaskLib.engines.registry import make_engine
-from COVIDMultitaskLib.errors import InputError
+from COVIDMultitaskLib.errors import CovidMultitaskError, InputError
 from COVIDMultitaskLib.labels import LESIONS, LOBES
 from COVIDMultitaskLib.progress import Progress
 from COVIDMultitaskLib.reading import read_label_map, read_volume
 from training.metrics import SURFACE_TOLERANCE_MM, bootstrap, dice, hausdorff_95_mm, surface_dice
+
+if TYPE_CHECKING:
+    from COVIDMultitaskLib.networks.joint import JointNetwork
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 
@@ -85,13 +92,42 @@ def evaluate_volumes(engine: Engine, images: Path, labels: Path, task: str, suff
     return records
 
 
+def evaluate_cases(network: JointNetwork, folder: Path) -> list[dict]:
+    """One record per synthetic scan and class: Dice, or whether severity and diagnosis are right (0 or 1)."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    from COVIDMultitaskLib.inference.device import autocast
+    from training.joint.cases import CaseDataset
+    from training.joint.module import image_and_targets
+
+    records = []
+    data = CaseDataset(folder, len(list(folder.glob("*.npz"))), 0, jitter=False)
+    for number, batch in enumerate(DataLoader(data)):
+        with torch.inference_mode(), autocast(torch.device("cpu")):
+            found, read = network(image_and_targets(batch)[0])
+        lobes, lesions = (logits[0].float().argmax(0).numpy() for logits in (found.lobes, found.lesions))
+        scores = {label.key: dice(lobes == label.value, batch["lobes"][0].numpy() == label.value) for label in LOBES}
+        scores["lungs"] = dice(lobes > 0, batch["lobes"][0].numpy() > 0)
+        scores["infection"] = dice(lesions > 0, batch["lesions"][0].numpy() > 0)
+        scores["severity"] = float(read.severity.argmax() == batch["severity"][0])
+        scores["diagnosis"] = float(read.diagnosis.argmax() == batch["diagnosis"][0])
+        records += [{"scan": str(number), "class": name, "dice": value} for name, value in scores.items()]
+    return records
+
+
+def print_means(records: list[dict]) -> None:
+    """The mean of each class with its interval."""
+    for name in dict.fromkeys(record["class"] for record in records):
+        print(f"{name}: {bootstrap([r['dice'] for r in records if r['class'] == name])}")
+
+
 def print_records(records: list[dict]) -> None:
     """A line for each scan and class, then the mean Dice of each class with its interval."""
     for record in records:
         measures = "  ".join(f"{key} {record[key]:.4f}" for key in ("dice", "surface_dice", "hausdorff_95_mm"))
         print(f"{record['scan']:<28} {record['class']:<14} {measures}")
-    for name in dict.fromkeys(record["class"] for record in records):
-        print(f"mean Dice {name}: {bootstrap([r['dice'] for r in records if r['class'] == name])}")
+    print_means(records)
 
 
 def main() -> None:
@@ -103,14 +139,21 @@ def main() -> None:
     volumes.add_argument("--labels", type=Path, required=True)
     volumes.add_argument("--task", choices=sorted(SURFACE_TOLERANCE_MM), required=True)
     volumes.add_argument("--suffix", default="", help="what a label map's name has after its scan's")
-    volumes.add_argument("--bundle", type=Path, help="folder; the shipped joint bundle when not given")
     volumes.add_argument("--device", default="auto")
     volumes.add_argument("--save", type=Path, help="write the records as JSON")
+    cases = commands.add_parser("cases", help="synthetic scans: lobes, lesions, severity and diagnosis")
+    cases.add_argument("--cases", type=Path, default=Path(".cache/cases/validation"))
+    for command in (volumes, cases):
+        command.add_argument("--bundle", type=Path, help="folder; the shipped joint bundle when not given")
     arguments = parser.parse_args()
     try:
+        if arguments.command == "cases":
+            bundle = open_bundle(arguments.bundle) if arguments.bundle else shipped_bundle("joint")
+            print_means(evaluate_cases(JointEngine(bundle, "cpu").load(), arguments.cases))
+            return
         engine = make_engine(None, arguments.bundle, arguments.device)
         records = evaluate_volumes(engine, arguments.images, arguments.labels, arguments.task, arguments.suffix)
-    except InputError as error:
+    except CovidMultitaskError as error:
         raise SystemExit(f"{error}") from None
     print_records(records)
     if arguments.save:

@@ -39,7 +39,7 @@ class TrainingPlan:
     channels: tuple[int, ...] = (32, 64, 128, 192)
     seed: int = 0
     weights: dict[str, float] = field(
-        default_factory=lambda: {"lobes": 1.0, "lesions": 1.0, "severity": 0.1, "diagnosis": 0.2, "slices": 0.5}
+        default_factory=lambda: {"lobes": 1.0, "lesions": 2.0, "severity": 0.2, "diagnosis": 0.3, "slices": 0.5}
     )
 
 
