@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,6 +34,7 @@ class Corrections:
         self.volumeNode = volumeNode
         self._onChange = onChange
         self._masks: dict[str, np.ndarray | None] = {}
+        self._digests: dict[str, bytes] = {}
         self._taken: dict[str, np.ndarray] = {}
         self._observed: list[tuple[Any, int]] = []
         self._isWriting = False
@@ -68,6 +70,7 @@ class Corrections:
     def _changed(self, kind: str) -> None:
         if not self._isWriting:
             self._masks[kind] = None
+            self._digests.pop(kind, None)
             self._onChange()
 
     def _mask(self, kind: str) -> np.ndarray | None:
@@ -98,8 +101,15 @@ class Corrections:
         writeTable(self.volumeNode, corrected or findings)
 
     def _isModels(self, kind: str, mask: np.ndarray | None) -> bool:
-        model = readMask(self.volumeNode, kind + MODEL)
-        return mask is None or model is None or np.array_equal(mask, model)
+        """Whether a mask is the model's own; compared by digests, of which only the changed one is made anew."""
+        if mask is None:
+            return True
+        if kind not in self._digests:
+            self._digests[kind] = _digest(mask)
+        if kind + MODEL not in self._digests:
+            model = readMask(self.volumeNode, kind + MODEL)
+            self._digests[kind + MODEL] = _digest(mask if model is None else model)
+        return self._digests[kind] == self._digests[kind + MODEL]
 
     def _measured(self, findings: Mapping[str, Any], masks: Mapping[str, np.ndarray | None]) -> dict[str, Any]:
         from COVIDMultitaskLib.measuring import measure_masks
@@ -133,6 +143,7 @@ class Corrections:
         finally:
             self._isWriting = False
         self._masks[kind] = mask
+        self._digests.pop(kind, None)
 
 
 def warmUp() -> None:
@@ -154,6 +165,10 @@ def geometryOf(volumeNode):
     return Geometry(
         slicer.util.arrayFromVolume(volumeNode).shape, (z, y, x), tuple(affine[:3, 3]), axes / np.array([z, y, x])
     )
+
+
+def _digest(mask: np.ndarray) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(mask).data).digest()
 
 
 def _now() -> str:

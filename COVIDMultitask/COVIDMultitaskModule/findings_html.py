@@ -182,7 +182,7 @@ def _lobeRow(row: Row, model: Row | None, shades: Shades) -> str:
     else:
         name = f"<b>{name}</b>"
     cells = "".join(_valueCell(row, model, key, decimals, shades) for key, _heading, decimals in _SHOWN)
-    return f"<tr><td>{name}</td>{cells}</tr>"
+    return f'<tr><td valign="bottom" style="white-space:nowrap">{name}</td>{cells}</tr>'
 
 
 def _valueCell(row: Row, model: Row | None, key: str, decimals: int, shades: Shades) -> str:
@@ -190,11 +190,11 @@ def _valueCell(row: Row, model: Row | None, key: str, decimals: int, shades: Sha
     text = _number(row.value(key), decimals)
     before = _number(model.value(key), decimals) if model else text
     if before != text:
-        text = f'<font color="{shades.quiet}">{before}&#8594;</font><b>{text}</b>'
+        text = f'<font color="{shades.quiet}" size="2">{before}</font><br><b>{text}</b>'
     background = ""
     if key == "lesion_percent" and row.value(key):
         background = ' style="border-bottom:2px solid #{:02x}{:02x}{:02x}"'.format(*affectedColor(row.value(key)))
-    return f'<td align="right"{background}>{text}</td>'
+    return f'<td align="right" valign="bottom"{background}>{text}</td>'
 
 
 def _number(value: float | None, decimals: int) -> str:

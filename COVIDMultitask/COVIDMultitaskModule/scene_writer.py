@@ -129,7 +129,10 @@ def readMask(volumeNode, kind: str) -> np.ndarray | None:
     values = {label.key: label.value for label in LABELS[kind.removesuffix(MODEL)]}
     numbered = [segmentation.GetNthSegmentID(n) for n in range(segmentation.GetNumberOfSegments())]
     lookup = np.array([0, *(values.get(identifier, 0) for identifier in numbered)], np.uint8)
-    return lookup[_merged(node, volumeNode)].reshape(shape)
+    merged = _merged(node, volumeNode)
+    if not np.array_equal(lookup, np.arange(len(lookup))):
+        merged = lookup[merged]
+    return merged.astype(np.uint8).reshape(shape)
 
 
 def _merged(node, volumeNode) -> np.ndarray:

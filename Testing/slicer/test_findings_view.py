@@ -130,7 +130,7 @@ def test_corrected_findings_stand_beside_the_models():
     assert view.affected["left_upper"] == 55.5 and view.modelRows["left_upper"].value("lesion_percent") == 10.0
     text = words(findingsHtml(view))
     assert "Corrected: lesions by Dr <Who> 2026-03-04 05:06" in text
-    assert "Model Corrected" in text and "10.0→ 55.5" in text
+    assert "Model Corrected" in text and "10.0 55.5" in text
 
 
 def test_without_a_correction_nothing_is_said_of_one():
