@@ -240,8 +240,8 @@ def test_truth_stands_beside_what_was_found() -> None:
     truth = measure(volume, answer(lobes, lesions, severity=None))
     missed = measure(volume, answer(lobes, np.zeros_like(lesions)))
     row = next(line for line in printed(missed, truth).splitlines() if "Right lower lobe" in line)
-    assert f"{truth.lobes[4].lesion_volume_ml:.1f}" in row and " 0.0 " in row
-    assert "truth" in printed(missed, truth) and "truth" not in printed(missed)
+    assert f" 0.0 ({truth.lobes[4].lesion_volume_ml:.1f})" in row
+    assert "(true)" in printed(missed, truth) and "(true)" not in printed(missed)
 
 
 def test_missing_answers_are_said_to_be_missing() -> None:
