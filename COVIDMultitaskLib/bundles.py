@@ -106,7 +106,10 @@ def write_sums(folder: Path) -> None:
 
 
 def _check_files(folder: Path) -> None:
-    missing = [name for name in (*FILES, SUMS) if not (folder / name).is_file()]
+    try:
+        missing = [name for name in (*FILES, SUMS) if not (folder / name).is_file()]
+    except OSError as error:
+        raise BundleError(f"{folder} cannot be read ({error.strerror}); correct its permissions.") from error
     if missing:
         raise BundleError(
             f"{folder} is no complete weight bundle ({', '.join(missing)} missing); give a bundle's folder."

@@ -201,6 +201,8 @@ class _TerminalFace:
         self._task = self._bar.add_task("Starting", total=len(STAGES))
 
     def on_event(self, event: Event) -> None:
+        if not self._errors.is_terminal:  # a log file wants no bar, nor the empty lines it would leave
+            return
         self._bar.start()
         before = list(STAGES).index(event.stage) if event.stage in STAGES else 0
         self._bar.update(
@@ -228,7 +230,8 @@ class _TerminalFace:
         self._console.print(table)
 
     def close(self) -> None:
-        self._bar.stop()
+        if self._bar.live.is_started:
+            self._bar.stop()
 
 
 _cancelled = threading.Event()

@@ -24,6 +24,7 @@ from COVIDMultitaskLib.volume import Volume
 
 VOLUME_SUFFIXES = (".nrrd", ".nii.gz", ".nii", ".mha")
 _GZIP_LEVEL = 3
+_STAGING = ".covid-multitask-"
 
 
 def write_volume(volume: Volume, path: str | Path) -> None:
@@ -101,7 +102,7 @@ class OutputFolder:
         self._refuse_earlier_results()
         try:
             self._create()
-            self.staging = self.path / f".covid-multitask-{secrets.token_hex(4)}"
+            self.staging = self.path / f"{_STAGING}{secrets.token_hex(4)}"
             self.staging.mkdir()
         except OSError as error:
             self._remove_created()
@@ -252,5 +253,6 @@ _CAUSES: Mapping[int, str] = {
 
 
 def _sentence(error: OSError, path: Path) -> OutputError:
+    path = Path(*(part for part in path.parts if not part.startswith(_STAGING)))  # where it was to be, for the user
     template = _CAUSES.get(error.errno or 0, "{path} could not be written ({reason}); give another output folder.")
     return OutputError(template.format(path=path, reason=error.strerror or type(error).__name__))

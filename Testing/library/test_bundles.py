@@ -143,6 +143,14 @@ def test_a_file_that_may_not_be_read(bundle: Path, name: str, unprivileged) -> N
         assert "cannot be read (Permission denied)" in refusal(lambda: open_bundle(bundle))
 
 
+def test_a_bundle_in_a_closed_folder(bundle: Path, unprivileged) -> None:
+    closed = bundle.parent / "closed"
+    closed.mkdir(mode=0o000)
+    bundle.rename(closed / "bundle")
+    with unprivileged(closed.parent):
+        assert "cannot be read (Permission denied)" in refusal(lambda: open_bundle(closed / "bundle"))
+
+
 @pytest.mark.parametrize("content", [b"{", b"", b"\xff", b"[1, 2]", b"null", b"[" * 100_000])
 @pytest.mark.parametrize("name", [METADATA, INFERENCE])
 def test_published_with_broken_json(bundle: Path, name: str, content: bytes) -> None:

@@ -35,12 +35,13 @@ def write_tiny_bundle(
     :param inference: settings other than the usual.
     :param own: entries other than the usual of what is ours in the metadata.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     for sub in ("configs", "models", "docs"):
         (folder / sub).mkdir(parents=True)
     weights = (network or _constant_network()).state_dict()
-    save_file({key: tensor.contiguous() for key, tensor in weights.items()}, folder / bundles.WEIGHTS)
+    content = save({key: tensor.contiguous() for key, tensor in weights.items()})
+    (folder / bundles.WEIGHTS).write_bytes(content)  # save_file would let nobody else read it
     settings = {
         "network": RANDOM_NETWORK if network else NETWORK,
         "spacing_mm": 8.0,
