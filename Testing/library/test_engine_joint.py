@@ -71,6 +71,7 @@ def test_the_cpu_gives_the_same_twice(engine: JointEngine, tiny_bundle: Path, sh
     once, again = engine.predict(scan, Progress()), make_engine(None, tiny_bundle, "cpu").predict(scan, Progress())
     assert once.lobes.shape == shape
     assert np.array_equal(once.lobes, again.lobes) and np.array_equal(once.lesions, again.lesions)
+    assert not once.lesions[once.lobes == 0].any()
     assert (once.severity, once.diagnosis, once.unlikeness) == (again.severity, again.diagnosis, again.unlikeness)
 
 

@@ -148,7 +148,10 @@ def test_averaging_a_large_scan_takes_little_memory() -> None:
 @settings(max_examples=50, deadline=None)
 @given(geometries(), spacings, st.tuples(*[st.floats(-1, 1)] * 3), st.floats(-0.4, 0.4))
 def test_a_plane_falls_where_it_is_in_the_world(scan: Geometry, spacing: float, normal, offset: float) -> None:
-    """The distance to a plane is linear: every voxel of the scan must be on its right side."""
+    """The distance to a plane is linear: every voxel of the scan must be on its right side.
+
+    Where the quick way takes a scan for straight, axes may run askew by a tenth of a voxel in all.
+    """
     grid = upright_grid(scan, spacing)
     normal = np.add(normal, (0.001, 0, 0))
     normal /= np.linalg.norm(normal)
@@ -159,8 +162,24 @@ def test_a_plane_falls_where_it_is_in_the_world(scan: Geometry, spacing: float, 
 
     (labels,) = labels_on_scan([two_classes(distance(positions(grid)))], grid, scan)
     truth = distance(positions(scan))
-    certain = np.abs(truth) > np.where(between_centres(grid, scan), 0.01, spacing)
+    straight = grids._is_aligned(np.linalg.inv(grid.affine) @ scan.affine, scan)
+    certain = np.abs(truth) > np.where(between_centres(grid, scan), 0.2 * spacing if straight else 0.01, spacing)
     assert labels.dtype == np.uint8 and labels.shape == scan.shape
+    assert np.array_equal(labels[certain], truth[certain] > 0)
+
+
+@pytest.mark.parametrize("storage", STORAGES[::5])
+def test_a_plane_in_a_straight_scan_is_exact(storage) -> None:
+    scan = stored_geometry(Geometry((9, 23, 28), (5.0, 0.7, 0.7), (-20.0, 11.0, 40.0)), storage)
+    grid = upright_grid(scan, 2.5, 16)
+    normal = np.array([0.5, -0.7, 0.6])
+
+    def distance(points: np.ndarray) -> np.ndarray:
+        return np.tensordot(normal, points - scan.corners_mm().mean(0).reshape(3, 1, 1, 1), 1)
+
+    (labels,) = labels_on_scan([two_classes(distance(positions(grid)))], grid, scan)
+    truth = distance(positions(scan))
+    certain = np.abs(truth) > 0.001
     assert np.array_equal(labels[certain], truth[certain] > 0)
 
 
@@ -178,7 +197,7 @@ def test_a_ball_falls_where_it_is_in_the_world(scan: Geometry, share: float, off
     (labels,) = labels_on_scan([two_classes(depth(positions(grid)))], grid, scan)
     truth = depth(positions(scan))
     # Linear interpolation of a square is off by a quarter at most.
-    certain = between_centres(grid, scan) & (np.abs(truth) > 3 * 2.0**2 / 4 + 0.1)
+    certain = between_centres(grid, scan) & (np.abs(truth) > 3 * 2.0**2 / 4 + 0.4 * radius)
     assert np.array_equal(labels[certain], truth[certain] > 0)
 
 

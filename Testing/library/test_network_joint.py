@@ -94,6 +94,7 @@ def test_the_descriptor_tells_features_and_affected_shares() -> None:
     lesions = torch.zeros_like(lobes)
     lesions[40 * labels.RIGHT_MIDDLE :][:20] = labels.CONSOLIDATION
     lesions[40 * labels.LEFT_LOWER :][:10] = labels.GROUND_GLASS
+    lesions[:30] = labels.GROUND_GLASS  # in no lobe: does not count
     features = torch.stack([(lobes > 0) * 2.0, (lesions > 0) * 3.0])[None]
     described = describe(features, one_hot(lobes, 6), one_hot(lesions, 3))[0]
     in_lung, in_lesion, shares = described[:2], described[2:4], described[4:]
