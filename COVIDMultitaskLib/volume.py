@@ -46,6 +46,7 @@ class Geometry:
 
     def __post_init__(self) -> None:
         direction = np.array(self.direction, dtype=np.float64).reshape(3, 3)
+        direction[np.abs(direction) < 1e-15] = 0.0  # ITK cannot invert matrices with numbers like 1e-300
         direction.setflags(write=False)
         object.__setattr__(self, "direction", direction)
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))

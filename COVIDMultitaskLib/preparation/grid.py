@@ -150,9 +150,12 @@ def _index_box(grid: Geometry, scan: Geometry) -> tuple[np.ndarray, np.ndarray]:
 def _is_aligned(to_grid: np.ndarray, scan: Geometry) -> bool:
     """Whether each axis of the scan runs along one of the grid's, to a tenth of a voxel from end to end."""
     turn = np.abs(to_grid[:3, :3])
-    others = np.sort(turn * np.array(scan.shape), axis=1)[:, :2]
-    one_each = set(turn.argmax(0)) == {0, 1, 2}
-    return one_each and bool(others.max() < 0.1)
+    along = turn.argmax(0)
+    if set(along) != {0, 1, 2}:
+        return False
+    drift = turn * (np.array(scan.shape) - 1)
+    drift[along, range(3)] = 0.0
+    return bool(drift.sum(1).max() < 0.1)
 
 
 def _sampled_along_axes(scores: torch.Tensor, to_grid: np.ndarray, box: tuple[slice, slice, slice]) -> torch.Tensor:

@@ -214,13 +214,9 @@ def test_results_that_an_engine_no_longer_gives_go_away(host):
 def test_results_are_found_again_in_a_saved_scene(host):
     chest, scan = place(host, {}, "no transform")
     write(scan, chest)
-    host.scene.SetSaveToXMLString(1)
-    host.scene.Commit()
-    saved = host.scene.GetSceneXMLString()
+    saved = host.saveToString()
     host.clear()
-    host.scene.SetLoadFromXMLString(1)
-    host.scene.SetSceneXMLString(saved)
-    host.scene.Connect()
+    host.loadFromString(saved)
     scan = host.scene.GetFirstNodeByName("scan")
     for kind in ("lobes", "lesions", "findings"):
         assert findResult(scan, kind).GetName() == f"scan {kind}"

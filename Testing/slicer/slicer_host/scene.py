@@ -61,6 +61,7 @@ class SlicerHost:
     def clear(self) -> None:
         """A new scene, with the nodes that the application always has."""
         self.scene.Clear(True)
+        self._useFiles()
         wereShown = vtk.vtkObject.GetGlobalWarningDisplay()
         vtk.vtkObject.GlobalWarningDisplayOff()
         self.logics["colors"].AddDefaultColorNodes()
@@ -71,6 +72,25 @@ class SlicerHost:
                 node.UnRegister(None)
                 node.SetSingletonTag("default" if className.endswith("CrosshairNode") else "Singleton")
                 self.scene.AddNode(node)
+
+    def _useFiles(self) -> None:
+        """Save to and load from files: a scene told to use strings, as by ``saveToString``, stays so."""
+        self.scene.SetSaveToXMLString(0)
+        self.scene.SetLoadFromXMLString(0)
+
+    def saveToString(self) -> str:
+        """The scene's own XML, without the data of its nodes."""
+        self.scene.SetSaveToXMLString(1)
+        self.scene.Commit()
+        self._useFiles()
+        return self.scene.GetSceneXMLString()
+
+    def loadFromString(self, xml: str) -> None:
+        """Nodes of a scene that ``saveToString`` gave."""
+        self.scene.SetLoadFromXMLString(1)
+        self.scene.SetSceneXMLString(xml)
+        self.scene.Connect()
+        self._useFiles()
 
     def saveScene(self, path: Path) -> None:
         """Save everything as MRB, as "Save scene" does."""
