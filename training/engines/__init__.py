@@ -1,0 +1,1 @@
+"""What each engine learns from a batch."""
