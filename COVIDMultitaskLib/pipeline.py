@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from COVIDMultitaskLib.engines.contract import Engine, Prediction
 from COVIDMultitaskLib.findings import Findings
@@ -17,6 +19,10 @@ LESIONS_FILE = "lesions.nrrd"
 FINDINGS_FILE = "findings.json"
 OVERVIEW_FILE = "overview.png"
 RESULT_FILES = (LOBES_FILE, LESIONS_FILE, FINDINGS_FILE, OVERVIEW_FILE)
+EVIDENCE_MAP = "evidence_{name}.nrrd"
+"""A map of ``Prediction.evidence`` in per cent, uint8, on the scan's grid."""
+EVIDENCE_FILE = "evidence.json"
+"""The contributions of parts: by name, a list of ``point_lps_mm`` and ``contribution``."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ def analyze(volume: Volume, engine: Engine, progress: Progress) -> Analysis:
 
 
 def write_analysis(analysis: Analysis, folder: OutputFolder, progress: Progress) -> None:
-    """Write label maps, findings and overview into an entered output folder."""
+    """Write label maps, findings, evidence and overview into an entered output folder."""
     from COVIDMultitaskLib.reporting import draw_overview
 
     prediction = analysis.prediction
@@ -62,7 +68,24 @@ def write_analysis(analysis: Analysis, folder: OutputFolder, progress: Progress)
             if labels is not None:
                 write_volume(analysis.volume.with_array(labels), folder / name)
             progress.advance(done)
+        _write_evidence(analysis.volume, prediction.evidence, folder)
         write_bytes(draw_overview(analysis.volume, prediction, analysis.findings), folder / OVERVIEW_FILE)
+
+
+def _write_evidence(volume: Volume, evidence: Mapping[str, np.ndarray], folder: OutputFolder) -> None:
+    """Maps as volumes, contributions of parts in one file; nothing where there is none."""
+    parts = {}
+    for name, values in evidence.items():
+        if values.ndim == 3:
+            write_volume(volume.with_array(_per_cent(values)), folder / EVIDENCE_MAP.format(name=name))
+        else:
+            parts[name] = [{"point_lps_mm": row[:3].tolist(), "contribution": float(row[3])} for row in values]
+    if parts:
+        write_json(parts, folder / EVIDENCE_FILE)
+
+
+def _per_cent(values: np.ndarray) -> np.ndarray:
+    return np.rint(100.0 * np.clip(np.nan_to_num(values), 0.0, 1.0)).astype(np.uint8)
 
 
 def analyze_to_folder(
@@ -73,7 +96,7 @@ def analyze_to_folder(
     :param read: gives the scan; runs after the output folder is known to be writable.
     :raises OutputError: when results are there already or cannot be written.
     """
-    with OutputFolder(output, RESULT_FILES, overwrite) as folder:
+    with OutputFolder(output, (*RESULT_FILES, EVIDENCE_FILE, EVIDENCE_MAP.format(name="*")), overwrite) as folder:
         analysis = analyze(read(progress), engine, progress)
         write_analysis(analysis, folder, progress)
         progress.check()

@@ -74,7 +74,7 @@ class OutputFolder:
     in ``results`` are replaced or removed, so that two analyses never mix.
 
     :param path: created when it is not there.
-    :param results: names of all files the analysis may write.
+    :param results: names of all files the analysis may write; ``*`` in a name stands for any letters.
     :param overwrite: whether earlier results may be replaced.
     :raises OutputError: on entering, when results are there already or the folder cannot be written to.
 
@@ -127,11 +127,15 @@ class OutputFolder:
     def _refuse_earlier_results(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"{self.path} is a file, not a folder; give another output folder.")
-        earlier = [name for name in self.results if (self.path / name).exists()]
+        earlier = self._earlier_results()
         if earlier and not self.overwrite:
             raise OutputError(
                 f"{self.path} already holds {', '.join(earlier)}; allow overwriting or give another output folder."
             )
+
+    def _earlier_results(self) -> list[str]:
+        found = [file.name for name in self.results for file in sorted(self.path.glob(name))]
+        return list(dict.fromkeys(found))
 
     def _create(self) -> None:
         missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
@@ -153,7 +157,7 @@ class OutputFolder:
         written = [file.name for file in self.staging.iterdir() if file != earlier]
         done: list[tuple[Path, Path]] = []
         try:
-            for name in sorted({*self.results, *written}):
+            for name in sorted({*self._earlier_results(), *written}):
                 if (self.path / name).exists():
                     _move(self.path / name, earlier / name, done)
             for name in sorted(written):

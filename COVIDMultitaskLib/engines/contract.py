@@ -56,7 +56,9 @@ class Prediction:
     :param severity: probability of each of ``labels.SEVERITIES``; sums to 1.
     :param diagnosis: probability of each of ``labels.DIAGNOSES``; sums to 1.
     :param unlikeness: how unlike the training data the input is.
-    :param evidence: maps (z, y, x) or per-part contributions, by name.
+    :param evidence: what the answers rest on, by name (letters, digits, ``_``): maps (z, y, x) on the input's
+        grid with values 0..1, such as "uncertainty", or contributions of parts (slices, patches) as rows
+        (x, y, z, contribution), the part's centre in LPS mm first.
     """
 
     identity: EngineIdentity

@@ -1,0 +1,52 @@
+"""From an engine's answer to files: what it rests on comes along, and earlier evidence goes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from COVIDMultitaskLib.pipeline import RESULT_FILES, analyze_to_folder
+from COVIDMultitaskLib.progress import Progress
+from COVIDMultitaskLib.reading import read_label_map
+from Testing.library.lung_scenes import IDENTITY, answer, draw, grid
+
+
+class OracleEngine:
+    """Knows the patient; gives the evidence it was made with."""
+
+    identity = IDENTITY
+    answers = frozenset({"lobes", "lesions"})
+
+    def __init__(self, **evidence: np.ndarray) -> None:
+        self.evidence = evidence
+
+    def predict(self, volume, progress):
+        _, lobes, lesions = draw(volume.geometry)
+        return answer(lobes, lesions, evidence=self.evidence)
+
+
+def run(folder: Path, engine: OracleEngine) -> list[str]:
+    scan, _, _ = draw(grid())
+    analyze_to_folder(lambda progress: scan, engine, folder, True, Progress())
+    return sorted(file.name for file in folder.iterdir())
+
+
+def test_maps_are_written_in_per_cent_and_parts_with_their_places(tmp_path: Path) -> None:
+    uncertainty = np.linspace(0, 1, np.prod(grid().shape), dtype=np.float32).reshape(grid().shape)
+    uncertainty[0, 0, :3] = (np.nan, -3.0, 7.0)
+    slices = np.array([[0.0, 1.0, -20.0, 0.7], [0.0, 1.0, 10.0, 0.3]])
+    names = run(tmp_path, OracleEngine(uncertainty=uncertainty, slices=slices))
+    assert names == sorted([*RESULT_FILES, "evidence.json", "evidence_uncertainty.nrrd"])
+    written = read_label_map(tmp_path / "evidence_uncertainty.nrrd")
+    assert written.array[0, 0, :3].tolist() == [0, 0, 100]
+    np.testing.assert_allclose(written.array[1:], 100 * uncertainty[1:], atol=0.51)
+    np.testing.assert_allclose(written.geometry.affine, grid().affine)
+    parts = json.loads((tmp_path / "evidence.json").read_text())
+    assert parts == {"slices": [{"point_lps_mm": row[:3].tolist(), "contribution": row[3]} for row in slices]}
+
+
+def test_evidence_of_an_earlier_analysis_does_not_stay(tmp_path: Path) -> None:
+    run(tmp_path, OracleEngine(attention=np.zeros(grid().shape), slices=np.zeros((1, 4))))
+    assert run(tmp_path, OracleEngine()) == sorted(RESULT_FILES)
