@@ -219,12 +219,12 @@ def _only(data: Path, pattern: str) -> Path:
     return next((data / "thorax").glob(pattern))
 
 
-def make_anatomies(data: Path, cache: Path, processes: int = 1) -> None:
-    """Fit and cache every lobe map under ``data/lobe_maps``; those already there are kept."""
+def make_anatomies(data: Path, cache: Path, processes: int = 1, limit: int | None = None) -> None:
+    """Fit and cache the first ``limit`` lobe maps under ``data/lobe_maps``, or all; those already there are kept."""
     from tqdm import tqdm
 
     cache.mkdir(parents=True, exist_ok=True)
-    paths = sorted((data / "lobe_maps").glob("*.nii.gz"))
+    paths = sorted((data / "lobe_maps").glob("*.nii.gz"))[:limit]
     with ProcessPoolExecutor(processes) as pool:
         for _ in tqdm(pool.map(partial(_make_one, data=data, cache=cache), paths), total=len(paths)):
             pass

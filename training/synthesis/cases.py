@@ -33,9 +33,10 @@ class CaseSettings:
 
 
 def split_shapes(anatomies: Path) -> dict[str, list[Path]]:
-    """The cached shapes of each part; the last ones by name are held out."""
+    """The cached shapes of each part; the last ones by name are held out, of few a tenth."""
     shapes = sorted(anatomies.glob("*.npz.xz"))
-    return {"train": shapes[:-HELD_OUT_SHAPES], "validation": shapes[-HELD_OUT_SHAPES:]}
+    held_out = min(HELD_OUT_SHAPES, max(1, len(shapes) // 10))
+    return {"train": shapes[:-held_out], "validation": shapes[-held_out:]}
 
 
 def make_case(seed: int, shapes: list[Path], folder: Path, settings: CaseSettings) -> Path:
@@ -46,11 +47,12 @@ def make_case(seed: int, shapes: list[Path], folder: Path, settings: CaseSetting
         chest = make_chest(
             load_anatomy(shapes[seed % len(shapes)]), Draw(seed), settings.size, spacing_mm=settings.spacing_mm
         )
-        _save(chest, path)
+        save_case(chest, path)
     return path
 
 
-def _save(chest: Chest, path: Path) -> None:
+def save_case(chest: Chest, path: Path) -> None:
+    """Write a scan with its labels whole or not at all."""
     temporary = path.with_suffix(".partial")
     with temporary.open("wb") as stream:
         np.savez_compressed(

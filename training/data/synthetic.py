@@ -1,0 +1,120 @@
+"""Simulated scans as cases like any other: every label known, and of no patient."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from COVIDMultitaskLib import labels
+from COVIDMultitaskLib.errors import InputError
+from training.data.dataset import Case
+from training.data.record import KNOWN_EMPTY, ImageFile, LesionKind, Record
+from training.synthesis.anatomy import make_anatomies
+from training.synthesis.cases import CaseSettings, make_cases
+
+SOURCE = "synthetic"
+PARTS = {"train": "train", "val": "validation"}
+"""Folders of the parts."""
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Which simulated scans there are to be.
+
+    :param folder: of the scans, with a folder for each part.
+    :param anatomies: cache of fitted shapes.
+    :param material: folder with ``lobe_maps/`` and ``thorax/``; without it, phantoms are made.
+    :param shapes: use this many lobe maps; ``None``: all.
+    :param counts: scans by part.
+    """
+
+    folder: Path
+    anatomies: Path
+    material: Path
+    shapes: int | None
+    settings: CaseSettings
+    counts: dict[str, int]
+
+    @property
+    def is_phantom(self) -> bool:
+        """Whether there are no real shapes, so that phantoms take their place."""
+        return not (self.material / "lobe_maps").is_dir() and not any(self.anatomies.glob("*.npz.xz"))
+
+    def make(self, processes: int = 1) -> None:
+        """Make the scans that are not there yet; may be interrupted.
+
+        :raises InputError: when the folder holds scans of other settings.
+        """
+        self._refuse_other_settings()
+        if not self.is_phantom:
+            make_anatomies(self.material, self.anatomies, processes, self.shapes)
+        for part, count in self.counts.items():
+            folder = self.folder / PARTS[part]
+            if len(list(folder.glob("*.npz"))) >= count:
+                continue
+            if self.is_phantom:
+                from training.synthesis.phantoms import make_phantoms
+
+                make_phantoms(folder, count, self.settings, processes)
+            else:
+                make_cases(self.anatomies, self.folder, PARTS[part], count, self.settings, processes)
+
+    def _refuse_other_settings(self) -> None:
+        told = self.folder / "settings.json"
+        ours = {"size": list(self.settings.size), "spacing_mm": self.settings.spacing_mm}
+        if told.exists() and json.loads(told.read_text()) != ours:
+            raise InputError(
+                f"{self.folder} holds simulated scans of another size or spacing; name another data.synthetic.folder."
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        told.write_text(json.dumps(ours))
+
+
+class SyntheticCases(Dataset):
+    """The simulated scans of a folder, by number.
+
+    :raises InputError: when there are none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = sorted(folder.glob("*.npz"), key=lambda path: int(path.stem))
+        if not self.paths:
+            raise InputError(f"{folder} holds no simulated scans; make some with python -m training.synthesis.cases.")
+
+    def __len__(self) -> int:
+        """Number of scans."""
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Case:
+        """One scan with all its labels. :raises InputError: when its file is damaged."""
+        path = self.paths[index]
+        try:
+            with np.load(path) as stored:
+                hu, lobes, lesions = (torch.from_numpy(stored[name]) for name in ("hu", "lobes", "lesions"))
+                severity, diagnosis = (int(value) for value in stored["labels"])
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"The simulated scan {path} is damaged; delete it, it is made again.") from error
+        record = Record(
+            id=f"{SOURCE}/{path.stem}",
+            source=SOURCE,
+            licence="",
+            image=ImageFile((path,)),
+            lobes=KNOWN_EMPTY,
+            lesions=KNOWN_EMPTY,
+            lesion_kind=LesionKind.CLASSES,
+            severity=labels.SEVERITIES[severity],
+            diagnosis=labels.DIAGNOSES[diagnosis],
+        )
+        return Case(record, hu.float(), lobes=lobes, lesions=lesions)
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """SHA-256 over the names of scans, for the model card."""
+    return hashlib.sha256("\n".join(path.name for path in paths).encode()).hexdigest()
