@@ -1,1 +1,29 @@
-"""What each engine learns from a batch."""
+"""What each engine learns from a batch: one learner in one file for each."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from COVIDMultitaskLib.errors import InputError
+
+if TYPE_CHECKING:
+    from training.learning.learner import Learner
+
+LEARNERS = {"joint": "JointLearner"}
+"""Class of each engine's learner, in the module of the engine's name."""
+
+
+def make_learner(engine: str, spacing_mm: float, network: dict[str, Any]) -> Learner:
+    """The learner of an engine.
+
+    :param network: arguments of its network.
+    :raises InputError: for an unknown engine, or arguments that its network does not take.
+    """
+    if engine not in LEARNERS:
+        raise InputError(f'There is no engine "{engine}" to train; choose one of {", ".join(sorted(LEARNERS))}.')
+    made = getattr(import_module(f"training.engines.{engine.replace('-', '_')}"), LEARNERS[engine])
+    try:
+        return made(spacing_mm=spacing_mm, **network)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"The network of {engine} cannot be made so: {error}; correct the experiment.") from error

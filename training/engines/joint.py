@@ -1,0 +1,96 @@
+"""What the joint network learns: all four answers, each from the cases that carry its label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from COVIDMultitaskLib.networks.joint import JointNetwork
+from COVIDMultitaskLib.preparation.intensity import normalise
+from training.learning.learner import Batch, Learner
+from training.learning.losses import (
+    Term,
+    diagnosis_term,
+    lesion_term,
+    lobe_flag_term,
+    lobe_term,
+    lung_term,
+    severity_term,
+    slice_flag_term,
+)
+from training.learning.targets import lesion_dice, lobe_dice, right, severity_of
+
+SLAB_DEPTH = 16
+"""A slice is shown to the 3D network as this many copies of itself."""
+
+
+class JointLearner(Learner):
+    """Whole scans through the whole network, slices as thin slabs through its segmentation."""
+
+    network: JointNetwork
+    tasks = ("lobes", "lungs", "lesions", "slice_flags", "lobe_flags", "severity", "diagnosis", "slices")
+
+    def __init__(
+        self, spacing_mm: float, channels: Sequence[int] = (32, 64, 128, 192), classifier_channels: int = 48
+    ) -> None:
+        super().__init__(JointNetwork(channels, classifier_channels), spacing_mm)
+        self._arguments = {"channels": list(channels), "classifier_channels": classifier_channels}
+
+    def terms(self, scans: Batch | None, slices: Batch | None, generator: torch.Generator) -> dict[str, Term]:
+        """Losses of all tasks: of the scans, and ``slices`` for the lesions of single slices."""
+        terms = {}
+        if scans is not None:
+            found, read = self.network(normalise(scans["hu"])[:, None])
+            terms["lobes"] = lobe_term(found.lobes, scans["lobes"])
+            terms["lungs"] = lung_term(found.lobes, scans["lungs"])
+            terms["lesions"] = lesion_term(found.lesions, scans["lesions"])
+            terms["slice_flags"] = slice_flag_term(found.lesions, scans["slice_flags"])
+            terms["lobe_flags"] = lobe_flag_term(found.lesions, found.lobes, scans["lobe_flags"])
+            terms["severity"] = severity_term(read.severity, severity_of(scans))
+            terms["diagnosis"] = diagnosis_term(read.diagnosis, scans["possible_diagnoses"])
+        if slices is not None:
+            found = self.network.segment(_slab(slices["hu"]))
+            terms["slices"] = lesion_term(found.lesions, _deep(slices["lesions"]))
+        return terms
+
+    def scores(self, scans: Batch | None, slices: Batch | None) -> dict[str, torch.Tensor]:
+        """Dice of lobes and lesions, and whether severity and diagnosis are right."""
+        scores: dict[str, torch.Tensor] = {}
+        if scans is not None:
+            found, read = self.network(normalise(scans["hu"])[:, None])
+            scores |= lobe_dice(found.lobes.argmax(1), scans) | lesion_dice(found.lesions.argmax(1), scans)
+            scores |= right("severity", read.severity, severity_of(scans)) | right(
+                "diagnosis", read.diagnosis, scans["diagnosis"]
+            )
+        if slices is not None:
+            found = self.network.segment(_slab(slices["hu"]))
+            middle = found.lesions.argmax(1)[:, SLAB_DEPTH // 2][:, None]
+            scores |= {f"slices_{name}": value for name, value in lesion_dice(middle, slices).items()}
+        return scores
+
+    def masks(self, scans: Batch) -> dict[str, torch.Tensor]:
+        """Lobes and lesions as found."""
+        found = self.network.segment(normalise(scans["hu"])[:, None])
+        return {"lobes": found.lobes.argmax(1), "lesions": found.lesions.argmax(1)}
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """The deepest layer: every task's gradient comes through it."""
+        return list(self.network.encoder[-1].parameters())
+
+    def inference(self) -> dict[str, Any]:
+        """Arguments of the network and the spacing of its grid."""
+        return {"network": self._arguments, "spacing_mm": self.spacing_mm}
+
+
+def _slab(hu: torch.Tensor) -> torch.Tensor:
+    """Slices (b, 1, y, x) in Hounsfield units as the network's input (b, 1, depth, y, x)."""
+    return normalise(hu)[:, None].expand(-1, -1, SLAB_DEPTH, -1, -1).contiguous()
+
+
+def _deep(mask: torch.Tensor | None) -> torch.Tensor | None:
+    return None if mask is None else mask.expand(-1, SLAB_DEPTH, -1, -1).contiguous()
+
+
