@@ -57,10 +57,8 @@ def analyze(volume: Volume, engine: Engine, progress: Progress) -> Analysis:
     return Analysis(volume, prediction, findings)
 
 
-def write_analysis(analysis: Analysis, folder: OutputFolder, progress: Progress) -> None:
-    """Write label maps, findings, evidence and overview into an entered output folder."""
-    from COVIDMultitaskLib.reporting import draw_overview
-
+def write_analysis(analysis: Analysis, folder: OutputFolder, progress: Progress, overview: bool = True) -> None:
+    """Write label maps, findings, evidence and, if wanted, the overview into an entered output folder."""
     prediction = analysis.prediction
     with progress.stage("write"):
         write_json(analysis.findings.to_dict(), folder / FINDINGS_FILE)
@@ -69,7 +67,15 @@ def write_analysis(analysis: Analysis, folder: OutputFolder, progress: Progress)
                 write_volume(analysis.volume.with_array(labels), folder / name)
             progress.advance(done)
         _write_evidence(analysis.volume, prediction.evidence, folder)
-        write_bytes(draw_overview(analysis.volume, prediction, analysis.findings), folder / OVERVIEW_FILE)
+        if overview:
+            _write_overview(analysis, folder)
+
+
+def _write_overview(analysis: Analysis, folder: OutputFolder) -> None:
+    from COVIDMultitaskLib.reporting import draw_overview
+
+    picture = draw_overview(analysis.volume, analysis.prediction, analysis.findings)
+    write_bytes(picture, folder / OVERVIEW_FILE)
 
 
 def _write_evidence(volume: Volume, evidence: Mapping[str, np.ndarray], folder: OutputFolder) -> None:
@@ -89,15 +95,21 @@ def _per_cent(values: np.ndarray) -> np.ndarray:
 
 
 def analyze_to_folder(
-    read: Callable[[Progress], Volume], engine: Engine, output: Path, overwrite: bool, progress: Progress
+    read: Callable[[Progress], Volume],
+    engine: Engine,
+    output: Path,
+    overwrite: bool,
+    progress: Progress,
+    overview: bool = True,
 ) -> Analysis:
     """The whole way, from reading to files that appear together at the end or not at all.
 
     :param read: gives the scan; runs after the output folder is known to be writable.
+    :param overview: whether to draw the overview, which needs matplotlib (Slicer has none).
     :raises OutputError: when results are there already or cannot be written.
     """
     with OutputFolder(output, (*RESULT_FILES, EVIDENCE_FILE, EVIDENCE_MAP.format(name="*")), overwrite) as folder:
         analysis = analyze(read(progress), engine, progress)
-        write_analysis(analysis, folder, progress)
+        write_analysis(analysis, folder, progress, overview)
         progress.check()
     return analysis

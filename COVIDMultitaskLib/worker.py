@@ -16,7 +16,8 @@ request                                                                         
 
 ``id`` is the client's own; each event of a request carries it. ``input`` is what ``covid-multitask analyze``
 takes, ``output`` the folder of the results (of the phantom: a volume file); ``engine``, ``bundle`` and
-``device`` may be absent or null. One request runs at a time; ping and cancel are answered meanwhile.
+``device`` may be absent or null; with ``"overview": false`` no picture is drawn, so that matplotlib is not
+needed. One request runs at a time; ping and cancel are answered meanwhile.
 
 The first event is ``{"event": "hello", "protocol", "version", "process"}``. While a request runs:
 ``{"event": "progress", "id", "stage", "fraction", "elapsed_s"}`` with the keys of
@@ -184,6 +185,7 @@ class Worker:
             output,
             bool(request.get("overwrite", False)),
             progress,
+            bool(request.get("overview", True)),
         )
         return {"event": "done", "output": str(output)}
 

@@ -81,7 +81,9 @@ class Analysis:
         try:
             writeScan(self.volumeNode, self._folder.scan)
             paths = {"input": str(self._folder.scan), "output": str(self._folder.output)}
-            self._job = self._client.submit("analyze", self._step, self._over, **paths, **self._choice.request)
+            self._job = self._client.submit(
+                "analyze", self._step, self._over, **paths, **self._choice.request, overview=False
+            )
         except (CovidMultitaskError, OSError) as error:
             self.state = State.FAILED
             self._folder.remove()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -50,3 +51,10 @@ def test_maps_are_written_in_per_cent_and_parts_with_their_places(tmp_path: Path
 def test_evidence_of_an_earlier_analysis_does_not_stay(tmp_path: Path) -> None:
     run(tmp_path, OracleEngine(attention=np.zeros(grid().shape), slices=np.zeros((1, 4))))
     assert run(tmp_path, OracleEngine()) == sorted(RESULT_FILES)
+
+
+def test_without_the_overview_matplotlib_is_not_needed(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    scan, _, _ = draw(grid())
+    analyze_to_folder(lambda progress: scan, OracleEngine(), tmp_path, False, Progress(), overview=False)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["findings.json", "lesions.nrrd", "lobes.nrrd"]
