@@ -164,6 +164,12 @@ class JointEngine:
                 torch.cuda.empty_cache()
         raise MemoryError
 
+    def predict_slice(self, hu: np.ndarray, pixel_mm: float | Sequence[float], mirrored: bool = False) -> np.ndarray:
+        """As :meth:`COVIDMultitaskLib.inference.slices.SliceEngine.predict_slice`."""
+        from COVIDMultitaskLib.inference.slices import lesion_probabilities
+
+        return lesion_probabilities(self.load(), hu, pixel_mm, self._settings.spacing_mm, mirrored)
+
     def _predict_on(self, device: torch.device, volume: Volume, progress: Progress) -> Prediction:
         from COVIDMultitaskLib.networks.joint import SIDE_MULTIPLE
 
