@@ -38,6 +38,8 @@ class Corrections:
         self._taken: dict[str, np.ndarray] = {}
         self._observed: list[tuple[Any, int]] = []
         self._isWriting = False
+        self._meter: Any = None
+        self._metered: tuple | None = None
         for kind in KINDS:
             self._observe(kind)
 
@@ -112,14 +114,23 @@ class Corrections:
         return self._digests[kind] == self._digests[kind + MODEL]
 
     def _measured(self, findings: Mapping[str, Any], masks: Mapping[str, np.ndarray | None]) -> dict[str, Any]:
-        from COVIDMultitaskLib.measuring import measure_masks
-
         isHounsfield = (findings.get("input") or {}).get("intensity", "hounsfield") == "hounsfield"
-        hu = slicer.util.arrayFromVolume(self.volumeNode) if isHounsfield else None
-        measures = measure_masks(masks["lobes"], masks["lesions"], geometryOf(self.volumeNode), hu)
+        measures = self._meterFor(isHounsfield).measure(masks["lobes"], masks["lesions"])
         kept = [flag for flag in findings.get("quality") or [] if flag.get("flag") in _OF_THE_SCAN]
         measured = dataclasses.asdict(measures)
         return {**findings, **measured, "quality": [*measured["quality"], *kept]}
+
+    def _meterFor(self, isHounsfield: bool):
+        """Measures the scan as it is now; the same as last time unless its voxels or its grid were changed."""
+        from COVIDMultitaskLib.measuring import MaskMeter
+
+        scalars = self.volumeNode.GetImageData().GetPointData().GetScalars()
+        geometry = geometryOf(self.volumeNode)
+        state = (scalars.GetMTime(), geometry.shape, geometry.affine.tobytes(), isHounsfield)
+        if self._meter is None or self._metered != state:
+            hu = slicer.util.arrayFromVolume(self.volumeNode) if isHounsfield else None
+            self._meter, self._metered = MaskMeter(geometry, hu), state
+        return self._meter
 
     def restore(self) -> None:
         """Put the model's masks back; :meth:`undoRestore` brings the corrected ones again."""

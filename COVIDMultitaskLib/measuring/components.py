@@ -9,7 +9,7 @@ import numpy as np
 
 from COVIDMultitaskLib.findings import LesionComponent
 from COVIDMultitaskLib.labels import CONSOLIDATION, GROUND_GLASS, LESIONS, LOBES
-from COVIDMultitaskLib.measuring.masks import Masks, lesion_voxels
+from COVIDMultitaskLib.measuring.masks import LesionVoxels, Masks
 
 MIN_LESION_ML = 0.05
 MAX_LISTED = 50
@@ -32,62 +32,58 @@ class Components:
     listed: tuple[LesionComponent, ...]
 
 
-@dataclass(frozen=True)
-class _Sums:
-    """Per component, entry 0 unused: voxels, index sums (3, n), voxels by lobe (n, 6), solid voxels, HU sums."""
+class Tally:
+    """The lesions of a scan, 26-connected, both classes taken together, as their voxels come slab by slab.
 
-    voxels: np.ndarray
-    zyx: np.ndarray
-    by_lobe: np.ndarray
-    solid: np.ndarray
-    hu: np.ndarray | None
+    Per component, entry 0 unused: voxels, index sums (3, n), voxels by lobe (n, 6), solid voxels, HU sums.
+    """
 
+    def __init__(self, masks: Masks) -> None:
+        from scipy import ndimage
 
-def find_components(masks: Masks) -> Components:
-    """Find the 26-connected lesions above 50 mm3, both classes taken together."""
-    from scipy import ndimage
+        self._masks = masks
+        self._labels = np.zeros(masks.shape, np.int32)
+        number = 0
+        if masks.lesions is not None and masks.lesions.any():
+            number = ndimage.label(masks.lesions, structure=np.ones((3, 3, 3)), output=self._labels)
+        n = number + 1
+        self.voxels = np.zeros(n, np.int64)
+        self.zyx = np.zeros((3, n))
+        self.by_lobe = np.zeros((n, _N_LOBES), np.int64)
+        self.solid = np.zeros(n, np.int64)
+        self.hu = None if masks.hu is None else np.zeros(n)
 
-    if masks.lesions is None or not masks.lesions.any():
-        return Components(0, 0.0, ())
-    labels = np.empty(masks.shape, np.int32)
-    number = ndimage.label(masks.lesions, structure=np.ones((3, 3, 3)), output=labels)
-    sums = _sum_up(masks, labels, number)
-    voxel_ml = masks.geometry.voxel_ml
-    order = np.argsort(-sums.voxels[1:], kind="stable") + 1
-    counted = order[sums.voxels[order] * voxel_ml > MIN_LESION_ML]
-    boxes = ndimage.find_objects(labels)
-    listed = tuple(
-        _describe(masks, sums, labels, boxes[which - 1], int(which), place + 1)
-        for place, which in enumerate(counted[:MAX_LISTED])
-    )
-    largest = float(sums.voxels[counted[0]] * voxel_ml) if counted.size else 0.0
-    return Components(int(counted.size), round(largest, 4), listed)
-
-
-def _sum_up(masks: Masks, labels: np.ndarray, number: int) -> _Sums:
-    n = number + 1
-    sums = _Sums(
-        np.zeros(n, np.int64),
-        np.zeros((3, n)),
-        np.zeros((n, _N_LOBES), np.int64),
-        np.zeros(n, np.int64),
-        None if masks.hu is None else np.zeros(n),
-    )
-    for found in lesion_voxels(masks):
-        which = labels[tuple(found.zyx)]
+    def add(self, found: LesionVoxels) -> None:
+        """Take the lesion voxels of one slab."""
+        which, n = self._labels[tuple(found.zyx)], len(self.voxels)
         pairs = np.bincount(which * _N_LOBES + found.lobe, minlength=n * _N_LOBES).reshape(n, _N_LOBES)
-        sums.by_lobe[...] += pairs
-        sums.voxels[...] += pairs.sum(axis=1)
-        sums.solid[...] += np.bincount(which[found.kind == CONSOLIDATION], minlength=n)
+        self.by_lobe += pairs
+        self.voxels += pairs.sum(axis=1)
+        self.solid += np.bincount(which[found.kind == CONSOLIDATION], minlength=n)
         for axis in range(3):
-            sums.zyx[axis] += np.bincount(which, weights=found.zyx[axis], minlength=n)
-        if sums.hu is not None:
-            sums.hu[...] += np.bincount(which, weights=found.hu, minlength=n)
-    return sums
+            self.zyx[axis] += np.bincount(which, weights=found.zyx[axis], minlength=n)
+        if self.hu is not None:
+            self.hu += np.bincount(which, weights=found.hu, minlength=n)
+
+    def components(self) -> Components:
+        """The lesions above 50 mm3, once all voxels have come."""
+        from scipy import ndimage
+
+        voxel_ml = self._masks.geometry.voxel_ml
+        order = np.argsort(-self.voxels[1:], kind="stable") + 1
+        counted = order[self.voxels[order] * voxel_ml > MIN_LESION_ML]
+        if not counted.size:
+            return Components(0, 0.0, ())
+        boxes = ndimage.find_objects(self._labels)
+        listed = tuple(
+            _describe(self._masks, self, self._labels, boxes[which - 1], int(which), place + 1)
+            for place, which in enumerate(counted[:MAX_LISTED])
+        )
+        return Components(int(counted.size), round(float(self.voxels[counted[0]] * voxel_ml), 4), listed)
 
 
 def _describe(
-    masks: Masks, sums: _Sums, labels: np.ndarray, box: tuple[slice, ...], which: int, number: int
+    masks: Masks, sums: Tally, labels: np.ndarray, box: tuple[slice, ...], which: int, number: int
 ) -> LesionComponent:
     voxels = int(sums.voxels[which])
     centroid = sums.zyx[:, which] / voxels

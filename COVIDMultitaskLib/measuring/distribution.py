@@ -6,13 +6,13 @@ scans give the same answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from COVIDMultitaskLib.labels import LUNGS
-from COVIDMultitaskLib.measuring.masks import Masks, lesion_voxels
+from COVIDMultitaskLib.measuring.masks import LesionVoxels, Masks
 
 COARSE_MM = 2.0
 """Step of the grid on which the distance to the pleura is computed."""
@@ -64,24 +64,42 @@ class LungFrame:
         return self.core[z, y, x]
 
 
-def lesion_shares(masks: Masks) -> Shares:
-    """How the lesion volume spreads over the lungs; all None without lobes or lesions."""
-    if masks.lobes is None or masks.lesions is None or not masks.lesions.any():
-        return Shares()
-    frames = {key: _lung_frame(masks, values) for key, values in LUNGS.items()}
-    counts = np.zeros(5, np.int64)  # outer, back, upper, middle, lower
-    voxels = 0
-    to_lps = masks.geometry.affine.astype(np.float32)
-    for found in lesion_voxels(masks):
-        voxels += found.lobe.size
-        for key, values in LUNGS.items():
-            zyx = found.zyx[:, np.isin(found.lobe, values)]
-            frame = frames[key]
+class Places:
+    """How the lesion volume spreads over the lungs, as its voxels come slab by slab.
+
+    :param frames: of :func:`lung_frames`.
+    :param affine: 4 x 4 from the box's voxel index to LPS millimetres.
+    """
+
+    def __init__(self, frames: Mapping[str, LungFrame | None], affine: np.ndarray) -> None:
+        self._frames = frames
+        self._to_lps = affine.astype(np.float32)
+        self._counts = np.zeros(5, np.int64)  # outer, back, upper, middle, lower
+        self._voxels = 0
+
+    def add(self, found: LesionVoxels) -> None:
+        """Take the lesion voxels of one slab."""
+        self._voxels += found.lobe.size
+        for key, frame in self._frames.items():
+            zyx = found.zyx[:, np.isin(found.lobe, LUNGS[key])]
             if frame is not None and zyx.size:
-                counts += _count_places(frame, to_lps[:3, :3] @ zyx.astype(np.float32) + to_lps[:3, 3:])
-    outer, back, *thirds = (round(100.0 * int(n) / voxels, 2) for n in counts)
-    seen = all(frame is None or frame.core is not None for frame in frames.values())
-    return Shares(outer if seen else None, back, (thirds[0], thirds[1], thirds[2]))
+                lps_mm = self._to_lps[:3, :3] @ zyx.astype(np.float32) + self._to_lps[:3, 3:]
+                self._counts += _count_places(frame, lps_mm)
+
+    def shares(self) -> Shares:
+        """The percentages, once all voxels have come; all None without lobes or lesions."""
+        if not self._voxels or not self._frames:
+            return Shares()
+        outer, back, *thirds = (round(100.0 * int(n) / self._voxels, 2) for n in self._counts)
+        seen = all(frame is None or frame.core is not None for frame in self._frames.values())
+        return Shares(outer if seen else None, back, (thirds[0], thirds[1], thirds[2]))
+
+
+def lung_frames(masks: Masks) -> dict[str, LungFrame | None]:
+    """The frame of each lung; none when lobes were not assessed."""
+    if masks.lobes is None:
+        return {}
+    return {key: _lung_frame(masks, values) for key, values in LUNGS.items()}
 
 
 def _count_places(frame: LungFrame, lps_mm: np.ndarray) -> np.ndarray:
@@ -95,9 +113,7 @@ def _count_places(frame: LungFrame, lps_mm: np.ndarray) -> np.ndarray:
 def _lung_frame(masks: Masks, lobe_values: Sequence[int]) -> LungFrame | None:
     """The frame of the lung made of these lobes; None when it is not there."""
     assert masks.lobes is not None
-    table = np.zeros(256, bool)
-    table[list(lobe_values)] = True
-    lung = table[masks.lobes]
+    lung = np.logical_or.reduce([masks.lobes == value for value in lobe_values])
     ends = lps_extent(lung, masks.geometry.affine)
     if ends is None:
         return None

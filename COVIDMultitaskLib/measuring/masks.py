@@ -6,7 +6,7 @@ A whole chest has 65 million voxels and more; nothing here makes a floating-poin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -65,21 +65,25 @@ def cut_masks(lobes: np.ndarray | None, lesions: np.ndarray | None, hu: np.ndarr
     :raises ValueError: when a map has another shape, or a label that is not declared.
     """
     _check(lobes, geometry, len(LOBES))
-    _check(lesions, geometry, len(LESIONS))
     known = lobes if lobes is not None else lesions
     start, stop = bounding_box(known) if known is not None else ((0, 0, 0), (0, 0, 0))
     box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
     cut_lobes = None if lobes is None else lobes[box].astype(np.uint8, copy=False)
-    cut_lesions, outside = _lesions_in_lungs(lesions, cut_lobes, box)
-    return Masks(
-        cut_lobes,
-        cut_lesions,
-        None if hu is None else hu[box],
-        geometry.cropped(start, stop),
-        start,
-        geometry.shape,
-        outside * geometry.voxel_ml,
-    )
+    cut_hu = None if hu is None else hu[box]
+    masks = Masks(cut_lobes, None, cut_hu, geometry.cropped(start, stop), start, geometry.shape)
+    return with_lesions(masks, lesions, geometry)
+
+
+def with_lesions(masks: Masks, lesions: np.ndarray | None, geometry: Geometry) -> Masks:
+    """The same box with the lesions in it.
+
+    :param lesions: (z, y, x) on ``geometry``, that of the whole scan.
+    :raises ValueError: as :func:`cut_masks`.
+    """
+    _check(lesions, geometry, len(LESIONS))
+    box = tuple(slice(a, a + n) for a, n in zip(masks.start_zyx, masks.shape, strict=True))
+    cut, outside = _lesions_in_lungs(lesions, masks.lobes, box)
+    return replace(masks, lesions=cut, outside_ml=outside * geometry.voxel_ml)
 
 
 def _check(mask: np.ndarray | None, geometry: Geometry, highest: int) -> None:
@@ -129,9 +133,10 @@ def lesion_voxels(masks: Masks) -> Iterator[LesionVoxels]:
         return
     for slab in slabs(masks.shape):
         lesions = masks.lesions[slab]
-        place = np.nonzero(lesions)
-        if place[0].size == 0:
+        flat = np.flatnonzero(lesions != 0)  # np.nonzero of bytes takes five times as long
+        if flat.size == 0:
             continue
+        place = np.unravel_index(flat, lesions.shape)
         zyx = np.stack([axis.astype(np.int32) for axis in place])
         zyx[0] += slab.start
         lobe = np.zeros(place[0].size, np.uint8) if masks.lobes is None else masks.lobes[slab][place]

@@ -18,11 +18,17 @@ from COVIDMultitaskLib.findings import (
     RegionFindings,
 )
 from COVIDMultitaskLib.labels import DIAGNOSES, SEVERITIES
-from COVIDMultitaskLib.measuring.components import MIN_LESION_ML, find_components
-from COVIDMultitaskLib.measuring.distribution import lesion_shares
-from COVIDMultitaskLib.measuring.masks import Masks, cut_masks
-from COVIDMultitaskLib.measuring.quality import mask_flags, scan_flags
-from COVIDMultitaskLib.measuring.regions import count_voxels, lobe_findings, lung_findings, total_findings
+from COVIDMultitaskLib.measuring.components import MIN_LESION_ML, Components, Tally
+from COVIDMultitaskLib.measuring.distribution import LungFrame, Places, Shares, lung_frames
+from COVIDMultitaskLib.measuring.masks import Masks, cut_masks, lesion_voxels, with_lesions
+from COVIDMultitaskLib.measuring.quality import cut_ends, mask_flags, scan_flags
+from COVIDMultitaskLib.measuring.regions import (
+    Counts,
+    count_lobes,
+    lobe_findings,
+    lung_findings,
+    total_findings,
+)
 from COVIDMultitaskLib.measuring.scores import ct_grade
 from COVIDMultitaskLib.volume import Geometry, IntensityKind, Volume
 
@@ -73,9 +79,51 @@ def measure_masks(
     :param hu: the scan in HU, or None when its values are not HU.
     :raises ValueError: when shapes differ or a map holds undeclared labels.
     """
-    masks = cut_masks(lobes, lesions, hu, geometry)
-    known = lobes is not None, lesions is not None
-    counts = count_voxels(masks)
+    return MaskMeter(geometry, hu).measure(lobes, lesions)
+
+
+@dataclass(frozen=True)
+class _Lungs:
+    """What only lobes tell, and lesions do not change."""
+
+    masks: Masks
+    voxels_by_lobe: np.ndarray
+    frames: dict[str, LungFrame | None]
+    cut_ends: tuple[str, ...]
+
+
+class MaskMeter:
+    """Measures the label maps of one scan as they are corrected: what only the lobes tell is kept until they change.
+
+    :param geometry: of the scan and its label maps.
+    :param hu: the scan in HU, or None when its values are not HU.
+    """
+
+    def __init__(self, geometry: Geometry, hu: np.ndarray | None = None) -> None:
+        self._geometry = geometry
+        self._hu = hu
+        self._lobes: np.ndarray | None = None
+        self._lungs: _Lungs | None = None
+
+    def measure(self, lobes: np.ndarray | None, lesions: np.ndarray | None) -> MaskMeasures:
+        """The same as :func:`measure_masks`.
+
+        :param lobes: a changed map is another array than before: its content is not looked at again.
+        """
+        if self._lungs is None or lobes is None or lobes is not self._lobes:
+            masks = cut_masks(lobes, None if lobes is not None else lesions, self._hu, self._geometry)
+            self._lungs = _Lungs(masks, count_lobes(masks), lung_frames(masks), cut_ends(masks))
+            self._lobes = lobes
+        return _measure(self._lungs, with_lesions(self._lungs.masks, lesions, self._geometry), lobes is not None)
+
+
+def _measure(lungs: _Lungs, masks: Masks, with_lobes: bool) -> MaskMeasures:
+    counts = Counts(lungs.voxels_by_lobe, masks.geometry.voxel_ml, masks.hu is not None)
+    tally, places = Tally(masks), Places(lungs.frames, masks.geometry.affine)
+    for found in lesion_voxels(masks):
+        for part in (counts, tally, places):
+            part.add(found)
+    known = with_lobes, masks.lesions is not None
     by_lobe = lobe_findings(counts, known[1]) if known[0] else None
     by_lung = lung_findings(counts, known[1]) if known[0] else None
     total = total_findings(counts, *known) if any(known) else None
@@ -87,8 +135,8 @@ def measure_masks(
         worst,
         _severity_score(by_lobe),
         None if worst is None else ct_grade(worst),
-        _lesions(masks, by_lung, total) if known[1] else None,
-        tuple(mask_flags(masks, by_lobe, by_lung, total)),
+        _lesions(tally.components(), places.shares(), by_lung, total) if known[1] else None,
+        tuple(mask_flags(lungs.cut_ends, masks.outside_ml, by_lobe, by_lung, total)),
     )
 
 
@@ -133,9 +181,9 @@ def _severity_score(lobes: tuple[LobeFindings, ...] | None) -> int | None:
     return sum(scores) if scores else None
 
 
-def _lesions(masks: Masks, lungs: tuple[RegionFindings, ...] | None, total: RegionFindings | None) -> LesionFindings:
-    components = find_components(masks)
-    shares = lesion_shares(masks)
+def _lesions(
+    components: Components, shares: Shares, lungs: tuple[RegionFindings, ...] | None, total: RegionFindings | None
+) -> LesionFindings:
     whole = (total.lesion_volume_ml if total else None) or 0.0
     return LesionFindings(
         count=components.count,

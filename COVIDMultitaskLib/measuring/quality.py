@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -41,20 +41,25 @@ def scan_flags(volume: Volume, unlikeness: Unlikeness | None) -> list[QualityFla
 
 
 def mask_flags(
-    masks: Masks,
+    ends: Sequence[str],
+    outside_ml: float,
     lobes: tuple[LobeFindings, ...] | None,
     lungs: tuple[RegionFindings, ...] | None,
     total: RegionFindings | None,
 ) -> list[QualityFlag]:
-    """What the label maps tell: cut or missing lungs, implausible sizes, dense disease."""
+    """What the label maps tell: cut or missing lungs, implausible sizes, dense disease.
+
+    :param ends: of :func:`cut_ends`.
+    :param outside_ml: volume of lesion labels outside the lungs.
+    """
     if lobes is None or lungs is None or total is None:
         return []
     return [
-        *_field_of_view(masks),
+        *_field_of_view(ends),
         *_missing_parts(lobes, lungs),
         *_lung_volume(total),
         *_dense_disease(lobes, lungs),
-        *_outside(masks),
+        *_outside(outside_ml),
     ]
 
 
@@ -100,8 +105,7 @@ def _unlike(unlikeness: Unlikeness | None) -> Iterator[QualityFlag]:
         )
 
 
-def _field_of_view(masks: Masks) -> Iterator[QualityFlag]:
-    ends = cut_ends(masks)
+def _field_of_view(ends: Sequence[str]) -> Iterator[QualityFlag]:
     if ends:
         where = " and ".join([", ".join(ends[:-1]), ends[-1]] if len(ends) > 1 else ends)
         yield _warning(
@@ -109,15 +113,17 @@ def _field_of_view(masks: Masks) -> Iterator[QualityFlag]:
         )
 
 
-def cut_ends(masks: Masks) -> list[str]:
-    """Ends of the scan, in the patient's terms, that more than 100 mm2 of lung touches."""
-    found = []
+def cut_ends(masks: Masks) -> tuple[str, ...]:
+    """Ends of the scan, in the patient's terms, that more than 100 mm2 of lung touches; none without lobes."""
+    found: list[str] = []
+    if masks.lobes is None:
+        return ()
     for axis in range(3):
         last = masks.scan_shape_zyx[axis] - masks.start_zyx[axis] - 1
         for plane, sign in ((-masks.start_zyx[axis], -1), (last, 1)):
             if 0 <= plane < masks.shape[axis] and _lung_area_mm2(masks, axis, plane) > CUT_AREA_MM2:
                 found.append(_end_name(masks.geometry, axis, sign))
-    return sorted(set(found))
+    return tuple(sorted(set(found)))
 
 
 def _lung_area_mm2(masks: Masks, axis: int, plane: int) -> float:
@@ -165,8 +171,8 @@ def _dense_disease(lobes: tuple[LobeFindings, ...], lungs: tuple[RegionFindings,
         )
 
 
-def _outside(masks: Masks) -> Iterator[QualityFlag]:
-    if masks.outside_ml > OUTSIDE_ML:
+def _outside(outside_ml: float) -> Iterator[QualityFlag]:
+    if outside_ml > OUTSIDE_ML:
         yield _warning(
-            "lesions_outside_lungs", f"{masks.outside_ml:.1f} ml of lesion lie outside the lobes and are not counted."
+            "lesions_outside_lungs", f"{outside_ml:.1f} ml of lesion lie outside the lobes and are not counted."
         )

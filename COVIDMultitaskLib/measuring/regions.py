@@ -2,53 +2,56 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from COVIDMultitaskLib.findings import LobeFindings, RegionFindings
 from COVIDMultitaskLib.labels import CONSOLIDATION, GROUND_GLASS, LESIONS, LOBES, LUNGS
-from COVIDMultitaskLib.measuring.masks import Masks, lesion_voxels, slabs
+from COVIDMultitaskLib.measuring.masks import LesionVoxels, Masks, slabs
 from COVIDMultitaskLib.measuring.scores import lobe_score
 
 _N_LOBES, _N_LESIONS = len(LOBES) + 1, len(LESIONS) + 1
 LUNG_NAMES = {"left": "Left lung", "right": "Right lung"}
 
 
-@dataclass(frozen=True)
 class Counts:
     """How many voxels have each pair of labels.
 
-    :param voxels: (lesion value, lobe value), int64.
-    :param lesion_hu_sum: (lobe value,), sum of HU over lesion voxels; None when not HU.
+    :param voxels_by_lobe: of :func:`count_lobes`.
     :param voxel_ml: volume of one voxel.
+    :param with_hu: whether the lesion voxels that come have HU.
+
+    ``voxels`` is (lesion value, lobe value), int64; ``lesion_hu_sum`` (lobe value,), the sum of HU over
+    lesion voxels, or None when not HU.
     """
 
-    voxels: np.ndarray
-    lesion_hu_sum: np.ndarray | None
-    voxel_ml: float
+    def __init__(self, voxels_by_lobe: np.ndarray, voxel_ml: float, with_hu: bool) -> None:
+        self.voxels = np.zeros((_N_LESIONS, _N_LOBES), np.int64)
+        self.voxels[0] = voxels_by_lobe
+        self.lesion_hu_sum = np.zeros(_N_LOBES) if with_hu else None
+        self.voxel_ml = voxel_ml
+
+    def add(self, found: LesionVoxels) -> None:
+        """Count the lesion voxels of one slab, so far counted as free of lesions."""
+        code = found.kind.astype(np.intp) * _N_LOBES + found.lobe
+        pairs = np.bincount(code, minlength=self.voxels.size).reshape(self.voxels.shape)
+        self.voxels += pairs
+        self.voxels[0] -= pairs.sum(axis=0)
+        if self.lesion_hu_sum is not None:
+            self.lesion_hu_sum += np.bincount(found.lobe, weights=found.hu, minlength=_N_LOBES)
 
 
-def count_voxels(masks: Masks) -> Counts:
-    """Count every pair of lobe and lesion value in one walk through the masks."""
-    voxels = np.zeros(_N_LESIONS * _N_LOBES, np.int64)
-    zero = np.uint8(0)
+def count_lobes(masks: Masks) -> np.ndarray:
+    """How many voxels of the box have each lobe value, int64; all have 0 when lobes were not assessed."""
+    voxels = np.zeros(_N_LOBES, np.int64)
+    if masks.lobes is None:
+        voxels[0] = math.prod(masks.shape)
+        return voxels
     for slab in slabs(masks.shape):
-        lobes = zero if masks.lobes is None else masks.lobes[slab]
-        lesions = zero if masks.lesions is None else masks.lesions[slab]
-        code = lesions * np.uint8(_N_LOBES) + lobes
-        voxels += np.bincount(np.ravel(code), minlength=voxels.size)
-    return Counts(voxels.reshape(_N_LESIONS, _N_LOBES), _lesion_hu_sum(masks), masks.geometry.voxel_ml)
-
-
-def _lesion_hu_sum(masks: Masks) -> np.ndarray | None:
-    if masks.hu is None:
-        return None
-    total = np.zeros(_N_LOBES)
-    for found in lesion_voxels(masks):
-        total += np.bincount(found.lobe, weights=found.hu, minlength=_N_LOBES)
-    return total
+        voxels += [np.count_nonzero(masks.lobes[slab] == value) for value in range(_N_LOBES)]
+    return voxels
 
 
 def lobe_findings(counts: Counts, with_lesions: bool) -> tuple[LobeFindings, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from scipy import ndimage
 from COVIDMultitaskLib.engines.contract import Unlikeness
 from COVIDMultitaskLib.findings import Findings
 from COVIDMultitaskLib.labels import LOBES, LUNGS
-from COVIDMultitaskLib.measuring import measure, measure_masks
+from COVIDMultitaskLib.measuring import MaskMeter, measure, measure_masks
 from COVIDMultitaskLib.measuring.scores import ct_grade, lobe_score
 from COVIDMultitaskLib.volume import Geometry, IntensityKind, Provenance, Volume
 from Testing.library.lung_scenes import (
@@ -536,3 +537,51 @@ def test_a_large_scan_needs_little_memory() -> None:
 
 
 KNOWN_SCAN = Provenance("DICOM", "CT", "B30f", 1.25, contrast=False)
+
+
+# -- measuring again after a correction
+
+
+EDITS = st.lists(
+    st.tuples(
+        st.sampled_from(["lobes", "lesions"]),
+        st.tuples(*(st.integers(0, n - 1) for n in AXIAL.shape)),
+        st.tuples(*(st.integers(1, 25) for _ in range(3))),
+        st.integers(0, 5),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(EDITS, st.booleans())
+@settings(max_examples=8, deadline=None)
+def test_after_any_corrections_the_figures_are_those_of_a_first_measurement(edits, with_hu) -> None:
+    volume, lobes, lesions = SCENE
+    hu = volume.array if with_hu else None
+    masks = {"lobes": lobes, "lesions": lesions}
+    meter = MaskMeter(AXIAL, hu)
+    meter.measure(lobes, lesions)
+    for kind, corner, size, value in edits:
+        changed = masks[kind].copy()
+        box = tuple(slice(start, start + length) for start, length in zip(corner, size, strict=True))
+        changed[box] = value % 3 if kind == "lesions" else value
+        masks[kind] = changed
+        assert meter.measure(**masks) == measure_masks(**masks, geometry=AXIAL, hu=hu)
+
+
+def test_masks_that_come_and_go_are_measured_as_if_for_the_first_time() -> None:
+    volume, lobes, lesions = SCENE
+    meter = MaskMeter(AXIAL, volume.array)
+    for pair in ((lobes, lesions), (None, lesions), (None, lesions[::-1].copy()), (lobes, None), (lobes, lesions)):
+        assert meter.measure(*pair) == measure_masks(*pair, AXIAL, volume.array)
+
+
+def test_a_corrected_lesion_does_not_make_the_lobes_be_looked_at_again(monkeypatch) -> None:
+    volume, lobes, lesions = SCENE
+    meter = MaskMeter(AXIAL, volume.array)
+    meter.measure(lobes, lesions)
+    monkeypatch.delattr(sys.modules[measure.__module__], "lung_frames")
+    assert meter.measure(lobes, np.where(lesions == 2, 1, lesions)).total.consolidation_volume_ml == 0
+    with pytest.raises(NameError):
+        meter.measure(lobes.copy(), lesions)
