@@ -1,7 +1,8 @@
 """The network's own grid, and the exact way between it and the scan's.
 
-The network sees every scan alike: cubic voxels along the patient's axes (z to the head,
-y to the back, x to the left), whatever way the scan is stored, tilted or sheared.
+The network sees every scan alike: voxels along the patient's axes (z to the head, y to the
+back, x to the left), whatever way the scan is stored, tilted or sheared; cubic ones for networks
+that work in 3D, of the scan's own thickness for those that work slice by slice.
 """
 
 from __future__ import annotations
@@ -18,32 +19,47 @@ if TYPE_CHECKING:
     import torch
 
 AIR_HU = -1024.0
+Sides = float | tuple[float, float, float]
+"""One length, or one along each of (z, y, x)."""
 _SLAB_VOXELS = 3_000_000
 _NO_PROGRESS = Progress()
 
 
-def upright_grid(geometry: Geometry, spacing_mm: float, multiple: int = 1) -> Geometry:
-    """The smallest upright grid of cubic voxels that covers a field of view.
-
-    :param multiple: each side of the grid is a multiple of this many voxels.
-    """
+def upright_grid(geometry: Geometry, spacing_mm: Sides, multiple: int | tuple[int, int, int] = 1) -> Geometry:
+    """The smallest upright grid that covers a field of view; see :func:`grid_over`."""
     corners = geometry.corners_mm()
     return grid_over(corners.min(0), corners.max(0), spacing_mm, multiple)
 
 
-def grid_over(low_mm: np.ndarray, high_mm: np.ndarray, spacing_mm: float, multiple: int = 1) -> Geometry:
-    """Upright grid of cubic voxels over the box between two LPS points (x, y, z), centred on it."""
-    size = np.ceil((high_mm - low_mm) / (spacing_mm * multiple) - 1e-6)
-    shape = multiple * np.maximum(size, 1).astype(int)
-    origin = (low_mm + high_mm) / 2 - (shape - 1) / 2 * spacing_mm
-    return Geometry(tuple(shape[::-1]), (spacing_mm,) * 3, tuple(origin))
+def grid_over(
+    low_mm: np.ndarray, high_mm: np.ndarray, spacing_mm: Sides, multiple: int | tuple[int, int, int] = 1
+) -> Geometry:
+    """Upright grid over the box between two LPS points (x, y, z), centred on it.
+
+    :param spacing_mm: of cubic voxels, or along (z, y, x).
+    :param multiple: each side of the grid is a multiple of this many voxels, or of these along (z, y, x).
+    """
+    spacing, steps = (np.broadcast_to(value, 3)[::-1] for value in (spacing_mm, multiple))
+    size = np.ceil((high_mm - low_mm) / (spacing * steps) - 1e-6)
+    shape = steps * np.maximum(size, 1).astype(int)
+    origin = (low_mm + high_mm) / 2 - (shape - 1) / 2 * spacing
+    return Geometry(tuple(shape[::-1]), tuple(spacing[::-1]), tuple(origin))
+
+
+def slice_spacing(geometry: Geometry) -> float:
+    """Distance along z of the slices of a scan stored in whatever way, in mm.
+
+    That of the axis which runs most along z: of a scan stored in sagittal planes its rows.
+    """
+    steps = np.abs(geometry.affine[2, :3])
+    return float(steps[np.abs(geometry.direction[2]).argmax()])
 
 
 def box_around(mask: np.ndarray, grid: Geometry, margin_mm: float) -> tuple[np.ndarray, np.ndarray]:
     """LPS corners (x, y, z) of the box around the true voxels of a mask on an upright grid."""
     axes = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
     first, last = (np.array([axis[end] for axis in axes][::-1]) for end in (0, -1))
-    spacing, origin = grid.spacing_mm[0], np.asarray(grid.origin_mm)
+    spacing, origin = np.array(grid.spacing_mm[::-1]), np.asarray(grid.origin_mm)
     return origin + first * spacing - margin_mm, origin + last * spacing + margin_mm
 
 
