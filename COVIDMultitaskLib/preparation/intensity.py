@@ -22,3 +22,8 @@ def normalise(hu: torch.Tensor) -> torch.Tensor:
 def clipped_hu(normalised: torch.Tensor) -> torch.Tensor:
     """The clipped HU that :func:`normalise` made -1..1 of."""
     return (normalised + 1.0) * _HALF_WIDTH + LOWEST_HU
+
+
+def unit_window(hu: torch.Tensor, low_hu: float, high_hu: float) -> torch.Tensor:
+    """Clip HU to a window and scale it to 0..1. Any shape; the type is kept."""
+    return ((hu - low_hu) / (high_hu - low_hu)).clamp(0.0, 1.0)
