@@ -14,7 +14,8 @@ import vtk
 
 from COVIDMultitaskLib.errors import InputError
 
-from .scene_writer import MODEL, findResult, readMask, readRecord, writeRecord, writeSegmentation, writeTable
+from .result_nodes import MODEL, findResult
+from .scene_writer import readMask, readRecord, writeRecord, writeSegmentation, writeTable
 
 KINDS = ("lobes", "lesions")
 

@@ -11,8 +11,10 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import slicer
@@ -83,11 +85,15 @@ class Results:
     :param lobes: uint8 (z, y, x) on the scan's grid; ``None``: not answered by the engine.
     :param lesions: likewise.
     :param findings: content of ``findings.json``.
+    :param evidence: maps in per cent, uint8 (z, y, x), by name.
+    :param parts: contributions of slices or patches, by name; see ``COVIDMultitaskLib.pipeline.EVIDENCE_FILE``.
     """
 
     lobes: np.ndarray | None
     lesions: np.ndarray | None
     findings: dict
+    evidence: Mapping[str, np.ndarray] = field(default_factory=dict)
+    parts: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
 
 def writeScan(volumeNode, path: Path) -> None:
@@ -112,7 +118,21 @@ def readResults(folder: Path, shape: tuple[int, int, int]) -> Results:
         findings = json.loads((folder / "findings.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError("The analysis left no readable findings; press Apply again.") from error
-    return Results(_labels(folder / "lobes.nrrd", shape), _labels(folder / "lesions.nrrd", shape), findings)
+    maps = {path.stem.removeprefix("evidence_"): path for path in sorted(folder.glob("evidence_*.nrrd"))}
+    return Results(
+        _labels(folder / "lobes.nrrd", shape),
+        _labels(folder / "lesions.nrrd", shape),
+        findings,
+        {name: array for name, path in maps.items() if (array := _labels(path, shape)) is not None},
+        _parts(folder / "evidence.json"),
+    )
+
+
+def _parts(path: Path) -> dict[str, list[dict[str, Any]]]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"The analysis left a damaged {path.name}; press Apply again.") from error
 
 
 def _labels(path: Path, shape: tuple[int, int, int]) -> np.ndarray | None:

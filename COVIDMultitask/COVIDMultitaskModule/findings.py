@@ -15,6 +15,7 @@ from COVIDMultitaskLib.labels import DIAGNOSIS_NAMES, LESIONS, LOBES
 from .compat import tr as _
 
 NOT_ASSESSED = "not assessed by this engine"
+LISTED_PARTS = 20
 
 
 @dataclass(frozen=True)
@@ -109,11 +110,19 @@ class FindingsView:
     :param findings: its content; absent keys are shown as not assessed.
     :param corrected: the same record measured on corrected masks, with "correction" in it
         ("kinds", "by", "time"); ``None``: nothing was corrected.
+    :param evidence: what the answers rest on: "maps" (means in per cent over "lungs", "lesions" and the
+        lesions' "places") and "parts" (slices or patches with their contributions), each by name.
     """
 
-    def __init__(self, findings: Mapping[str, Any], corrected: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        findings: Mapping[str, Any],
+        corrected: Mapping[str, Any] | None = None,
+        evidence: Mapping[str, Any] | None = None,
+    ) -> None:
         self._findings = findings
         self._corrected = corrected
+        self._evidence = evidence or {}
 
     @property
     def modelFindings(self) -> Mapping[str, Any]:
@@ -197,7 +206,30 @@ class FindingsView:
     @property
     def places(self) -> list[Place]:
         """The lesions, largest first."""
-        return [_place(record) for record in (self.current.get("lesions") or {}).get("components") or []]
+        uncertain = {tuple(row[:3]): row[3] for row in self._map("uncertainty").get("places") or []}
+        components = (self.current.get("lesions") or {}).get("components") or []
+        return [_place(record, uncertain.get(tuple(record["point_lps_mm"]))) for record in components]
+
+    @property
+    def parts(self) -> list[Place]:
+        """The slices or patches that the answers rest on, those that contributed most first."""
+        named = [(name, part) for name, parts in (self._evidence.get("parts") or {}).items() for part in parts]
+        ranked = sorted(named, key=lambda item: -item[1]["contribution"])
+        return [_part(name, part) for name, part in ranked[:LISTED_PARTS]]
+
+    @property
+    def evidence(self) -> list[str]:
+        """What the maps of evidence say as a whole, one sentence each."""
+        return [
+            _("{evidence}: {lesions} % on average in the lesions, {lungs} % in the lungs.").format(
+                evidence=evidenceTitle(name), lesions=_rounded(record.get("lesions")), lungs=_rounded(record["lungs"])
+            )
+            for name, record in (self._evidence.get("maps") or {}).items()
+            if record.get("lungs") is not None
+        ]
+
+    def _map(self, name: str) -> Mapping[str, Any]:
+        return (self._evidence.get("maps") or {}).get(name) or {}
 
     @property
     def warnings(self) -> list[str]:
@@ -237,16 +269,40 @@ def _row(record: Mapping[str, Any], key: str, name: str) -> Row:
     return Row(key, name, tuple(_number(record.get(column.key)) for column in COLUMNS))
 
 
-def _place(record: Mapping[str, Any]) -> Place:
+def evidenceTitle(name: str) -> str:
+    """The name of a kind of evidence in words.
+
+    >>> evidenceTitle("uncertainty"), evidenceTitle("chest_slices")
+    ('Uncertainty', 'Chest slices')
+    """
+    return _(name.replace("_", " ").capitalize())
+
+
+def _part(name: str, part: Mapping[str, Any]) -> Place:
+    share = _("{share} % of the answer").format(share=round(100 * part["contribution"]))
+    return Place(f"{evidenceTitle(name)}: {share}", "", _ras(part["point_lps_mm"]))
+
+
+def _rounded(percent: float | None) -> str:
+    return "–" if percent is None else f"{percent:.0f}"
+
+
+def _ras(lps) -> tuple[float, float, float]:
+    x, y, z = lps
+    return -float(x), -float(y), float(z)
+
+
+def _place(record: Mapping[str, Any], uncertainty: float | None) -> Place:
     names = {label.key: label.name for label in (*LOBES, *LESIONS)}
     kind = str(record.get("lesion_class"))
     shares = record.get("lobe_percent") or {}
     lobes = [names.get(key, key) for key in sorted(shares, key=lambda key: -shares[key]) if shares[key] >= 10]
     title = f"{record['volume_ml']:.1f} ml {names.get(kind, kind)}"
     solid = record.get("consolidation_percent") or 0
-    mixed = _("{share} % consolidation").format(share=round(solid)) if 0 < solid < 100 else ""
-    x, y, z = record["point_lps_mm"]
-    return Place(", ".join([title, *lobes]), mixed, (-float(x), -float(y), float(z)))
+    details = [_("{share} % consolidation").format(share=round(solid))] if 0 < solid < 100 else []
+    if uncertainty is not None:
+        details.append(_("uncertainty {share} %").format(share=round(uncertainty)))
+    return Place(", ".join([title, *lobes]), ", ".join(details), _ras(record["point_lps_mm"]))
 
 
 def _number(value: Any) -> float | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import slicer
 
 from .compat import tr as _
+from .result_nodes import isResult
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ def volumeProblem(volumeNode) -> str | None:
         return _("This is not a volume: choose a chest CT.")
     if volumeNode.IsA("vtkMRMLLabelMapVolumeNode"):
         return _("This is a label map: choose the chest CT itself.")
+    if isResult(volumeNode):
+        return _("This is the result of an analysis: choose the chest CT itself.")
     image = volumeNode.GetImageData()
     if image is None or image.GetNumberOfPoints() == 0:
         return _("This volume holds no voxels: load the chest CT again.")

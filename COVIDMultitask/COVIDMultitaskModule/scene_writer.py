@@ -1,4 +1,4 @@
-"""Results in the scene: two segmentations, a table, and label maps on demand.
+"""Results in the scene: two segmentations, tables, evidence, and label maps on demand.
 
 Everything is written in the scan's own voxel grid and put under the scan's own parent
 transform *before* any voxel comes in. Then no voxel is ever moved by a transform, linear or
@@ -21,20 +21,13 @@ from COVIDMultitaskLib.labels import LESIONS, LOBES, Label
 
 from .compat import moduleLogic
 from .compat import tr as _
+from .evidence import readEvidence, writeEvidence
 from .exchange import Results
 from .findings import COLUMNS, FindingsView, Row
+from .result_nodes import KIND_ATTRIBUTE, MODEL, findResult, placeBeside, removeResult, resultNode
 from .terminology import loadContext, terminologyEntry
 
-SCAN_ROLE = "COVIDMultitask.scan"
-"""Node reference of a result to the scan it belongs to; kept in saved scenes."""
-KIND_ATTRIBUTE = "COVIDMultitask.result"
-
 LABELS: dict[str, Sequence[Label]] = {"lobes": LOBES, "lesions": LESIONS}
-
-MODEL = " (model)"
-"""Added to "lobes" and "lesions": the model's own masks, kept out of sight while those are corrected."""
-
-_CLASSES = {"findings": "vtkMRMLTableNode", "record": "vtkMRMLTextNode"}
 
 
 @dataclass(frozen=True)
@@ -71,6 +64,7 @@ def writeResults(volumeNode, results: Results) -> ResultNodes:
     lobes = _writeKind(volumeNode, "lobes", results.lobes)
     lesions = _writeKind(volumeNode, "lesions", results.lesions)
     writeRecord(volumeNode, results.findings, None)
+    writeEvidence(volumeNode, results)
     return ResultNodes(lobes, lesions, writeTable(volumeNode, results.findings))
 
 
@@ -84,7 +78,7 @@ def readResults(volumeNode) -> ResultNodes | None:
 
 def writeRecord(volumeNode, findings: Mapping[str, Any], corrected: Mapping[str, Any] | None) -> None:
     """Keep the findings, and those of corrected masks, in the scene: the panel shows them again when it is loaded."""
-    node = _resultNode(volumeNode, "record", _("{scan} findings record"), isHidden=True)
+    node = resultNode(volumeNode, "record", _("{scan} findings record"), isHidden=True)
     node.SetText(json.dumps({"findings": findings, "corrected": corrected}, allow_nan=False))
 
 
@@ -93,7 +87,7 @@ def readRecord(volumeNode) -> FindingsView | None:
     node = findResult(volumeNode, "record")
     try:
         record = json.loads(node.GetText()) if node is not None else {}
-        return FindingsView(record["findings"], record.get("corrected"))
+        return FindingsView(record["findings"], record.get("corrected"), readEvidence(volumeNode))
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -104,13 +98,13 @@ def _writeKind(volumeNode, kind: str, labelmap: np.ndarray | None):
         return writeSegmentation(volumeNode, kind, labelmap)
     for stale in (findResult(volumeNode, kind), findResult(volumeNode, kind + MODEL)):
         if stale is not None:
-            volumeNode.GetScene().RemoveNode(stale)
+            removeResult(stale)
     return None
 
 
 def writeModelMask(volumeNode, kind: str, labelmap: np.ndarray) -> None:
     """Keep the model's own mask in a hidden segmentation, saved with the scene."""
-    node = _resultNode(volumeNode, kind + MODEL, _("{scan} {kind} of the model"), isHidden=True)
+    node = resultNode(volumeNode, kind + MODEL, _("{scan} {kind} of the model"), isHidden=True)
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
     _replaceSegments(node, LABELS[kind], _orientedImage(volumeNode, labelmap))
@@ -157,7 +151,7 @@ def writeSegmentation(volumeNode, kind: str, labelmap: np.ndarray):
         a label without voxels is an empty segment.
     """
     name = {"lobes": _("{scan} lobes"), "lesions": _("{scan} lesions")}[kind]
-    node = _resultNode(volumeNode, kind, name)
+    node = resultNode(volumeNode, kind, name)
     if node.GetDisplayNode() is None:
         node.CreateDefaultDisplayNodes()
         _setLook(node.GetDisplayNode(), LOOKS[kind])
@@ -225,7 +219,7 @@ def _labelledBox(labelmap: np.ndarray) -> tuple[slice, slice, slice]:
 
 def writeTable(volumeNode, findings: Mapping[str, Any]):
     """The per-lobe findings as a ``vtkMRMLTableNode``: column names are the keys of ``findings.json``."""
-    node = _resultNode(volumeNode, "findings", _("{scan} findings"))
+    node = resultNode(volumeNode, "findings", _("{scan} findings"))
     node.SetAndObserveTable(_table(FindingsView(findings).rows))
     node.SetUseColumnTitleAsColumnHeader(True)
     node.SetColumnTitle("lobe", _("Lobe"))
@@ -271,7 +265,7 @@ def exportLabelmap(segmentationNode, volumeNode):
     slicer.modules.segmentations.logic().ExportSegmentsToLabelmapNode(segmentationNode, identifiers, node, volumeNode)
     _renumber(node, list(values.values()))
     _setColors(node, segmentationNode.GetSegmentation(), values)
-    _placeBeside(node, volumeNode)
+    placeBeside(node, volumeNode)
     return node
 
 
@@ -303,46 +297,3 @@ def _setColors(labelmapNode, segmentation, values: Mapping[str, int]) -> None:
     for identifier, value in values.items():
         segment = segmentation.GetSegment(identifier)
         colors.SetColor(value, segment.GetName(), *segment.GetColor(), 1.0)
-
-
-def findResult(volumeNode, kind: str):
-    """The earlier result of a kind for a volume, or ``None``."""
-    scene = volumeNode.GetScene()
-    className = _CLASSES.get(kind, "vtkMRMLSegmentationNode")
-    for index in range(scene.GetNumberOfNodesByClass(className)):
-        node = scene.GetNthNodeByClass(index, className)
-        if node.GetAttribute(KIND_ATTRIBUTE) == kind and node.GetNodeReferenceID(SCAN_ROLE) == volumeNode.GetID():
-            return node
-    return None
-
-
-def _resultNode(volumeNode, kind: str, name: str, isHidden: bool = False):
-    """The node of a kind for a volume, made if there is none; one that is not hidden lies beside the scan."""
-    node = findResult(volumeNode, kind)
-    if node is None:
-        className = _CLASSES.get(kind, "vtkMRMLSegmentationNode")
-        node = volumeNode.GetScene().CreateNodeByClass(className)
-        node.UnRegister(None)
-        wanted = name.format(scan=volumeNode.GetName(), kind=kind.removesuffix(MODEL))
-        node.SetName(volumeNode.GetScene().GenerateUniqueName(wanted))
-        node.SetHideFromEditors(isHidden)
-        node.SetAttribute(KIND_ATTRIBUTE, kind)
-        node.SetNodeReferenceID(SCAN_ROLE, volumeNode.GetID())
-        volumeNode.GetScene().AddNode(node)
-        if not isHidden:
-            _placeBeside(node, volumeNode)
-    return node
-
-
-def _placeBeside(node, volumeNode) -> None:
-    """In the subject hierarchy, under the same study (or folder) as the scan."""
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volumeNode.GetScene())
-    if hierarchy is None:
-        return
-    scanItem = hierarchy.GetItemByDataNode(volumeNode)
-    parent = hierarchy.GetItemParent(scanItem) if scanItem else hierarchy.GetSceneItemID()
-    item = hierarchy.GetItemByDataNode(node)
-    if item:
-        hierarchy.SetItemParent(item, parent)
-    else:
-        hierarchy.CreateItem(parent, node)

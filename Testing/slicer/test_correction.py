@@ -12,7 +12,8 @@ from COVIDMultitaskModule.correction import Corrections, geometryOf
 from COVIDMultitaskModule.display import jumpTo, worldPosition
 from COVIDMultitaskModule.exchange import Results
 from COVIDMultitaskModule.export import exportCase
-from COVIDMultitaskModule.scene_writer import MODEL, findResult, readMask, readRecord, readResults, writeResults
+from COVIDMultitaskModule.result_nodes import MODEL, findResult
+from COVIDMultitaskModule.scene_writer import readMask, readRecord, readResults, writeResults
 from slicer_host.chest import findings, ijkToRas, toyChest
 from slicer_host.scene import linearTransform, worldPositions
 

@@ -8,7 +8,8 @@ import slicer
 import vtk
 from COVIDMultitaskModule.exchange import Results
 from COVIDMultitaskModule.findings import COLUMNS
-from COVIDMultitaskModule.scene_writer import exportLabelmap, findResult, writeResults
+from COVIDMultitaskModule.result_nodes import findResult
+from COVIDMultitaskModule.scene_writer import exportLabelmap, writeResults
 from COVIDMultitaskModule.terminology import terminologyEntry
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

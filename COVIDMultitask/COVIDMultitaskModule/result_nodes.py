@@ -1,0 +1,88 @@
+"""The nodes that hold a scan's results: found again by attribute and reference, also in a loaded scene."""
+
+from __future__ import annotations
+
+import slicer
+
+SCAN_ROLE = "COVIDMultitask.scan"
+"""Node reference of a result to the scan it belongs to; kept in saved scenes."""
+KIND_ATTRIBUTE = "COVIDMultitask.result"
+
+MODEL = " (model)"
+"""Added to "lobes" and "lesions": the model's own masks, kept out of sight while those are corrected."""
+MAP = "map:"
+"""Before the name of an evidence map."""
+
+_CLASSES = {"findings": "vtkMRMLTableNode", "lesion list": "vtkMRMLTableNode", "record": "vtkMRMLTextNode",
+            "evidence": "vtkMRMLTextNode"}  # fmt: skip
+
+
+def _classOf(kind: str) -> str:
+    if kind.startswith(MAP):
+        return "vtkMRMLScalarVolumeNode"
+    return _CLASSES.get(kind, "vtkMRMLSegmentationNode")
+
+
+def resultsOf(volumeNode, className: str) -> dict[str, object]:
+    """All results of a class for a volume, by kind."""
+    scene = volumeNode.GetScene()
+    if scene is None:
+        return {}
+    nodes = [scene.GetNthNodeByClass(n, className) for n in range(scene.GetNumberOfNodesByClass(className))]
+    return {
+        node.GetAttribute(KIND_ATTRIBUTE): node
+        for node in reversed(nodes)
+        if node.GetAttribute(KIND_ATTRIBUTE) and node.GetNodeReferenceID(SCAN_ROLE) == volumeNode.GetID()
+    }
+
+
+def findResult(volumeNode, kind: str):
+    """The earlier result of a kind for a volume, or ``None``."""
+    return resultsOf(volumeNode, _classOf(kind)).get(kind)
+
+
+def isResult(node) -> bool:
+    """Whether a node is the result of an analysis."""
+    return bool(node.GetAttribute(KIND_ATTRIBUTE))
+
+
+def resultNode(volumeNode, kind: str, name: str, isHidden: bool = False):
+    """The node of a kind for a volume, made if there is none; one that is not hidden lies beside the scan.
+
+    :param name: of a new node; ``{scan}`` and ``{kind}`` are filled in.
+    """
+    node = findResult(volumeNode, kind)
+    if node is None:
+        node = volumeNode.GetScene().CreateNodeByClass(_classOf(kind))
+        node.UnRegister(None)
+        wanted = name.format(scan=volumeNode.GetName(), kind=kind.removesuffix(MODEL))
+        node.SetName(volumeNode.GetScene().GenerateUniqueName(wanted))
+        node.SetHideFromEditors(isHidden)
+        node.SetAttribute(KIND_ATTRIBUTE, kind)
+        node.SetNodeReferenceID(SCAN_ROLE, volumeNode.GetID())
+        volumeNode.GetScene().AddNode(node)
+        if not isHidden:
+            placeBeside(node, volumeNode)
+    return node
+
+
+def removeResult(node) -> None:
+    """Take a result out of the scene, with what shows it."""
+    scene, display = node.GetScene(), node.GetDisplayNode()
+    scene.RemoveNode(node)
+    if display is not None:
+        scene.RemoveNode(display)
+
+
+def placeBeside(node, volumeNode) -> None:
+    """In the subject hierarchy, under the same study (or folder) as the scan."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volumeNode.GetScene())
+    if hierarchy is None:
+        return
+    scanItem = hierarchy.GetItemByDataNode(volumeNode)
+    parent = hierarchy.GetItemParent(scanItem) if scanItem else hierarchy.GetSceneItemID()
+    item = hierarchy.GetItemByDataNode(node)
+    if item:
+        hierarchy.SetItemParent(item, parent)
+    else:
+        hierarchy.CreateItem(parent, node)
