@@ -13,7 +13,7 @@ CHANNELS = (2, 4, 6, 8)
 
 def tiny(seed: int = 0) -> AmyarNetwork:
     torch.manual_seed(seed)
-    return AmyarNetwork(CHANNELS, (6, 4), dropout=0.0)
+    return AmyarNetwork(CHANNELS, (32, 16), dropout=0.0)
 
 
 def test_the_published_size() -> None:
