@@ -19,6 +19,7 @@ from slicer.util import VTKObservationMixin
 if importlib.util.find_spec("COVIDMultitaskLib") is None:  # a source checkout: the library is the module's sibling
     sys.path.append(str(Path(__file__).resolve().parent.parent))
 
+from COVIDMultitaskModule.compat import afterStartup, registerSampleData
 from COVIDMultitaskModule.compat import tr as _
 
 
@@ -37,6 +38,15 @@ class COVIDMultitask(ScriptedLoadableModule):
             "Nothing leaves this computer."
         )
         parent.acknowledgementText = _("Built on 3D Slicer, MONAI and PyTorch.")
+        afterStartup(registerSample)
+
+
+def registerSample() -> None:
+    """Offer the phantom in Slicer's Sample Data module, where there is one."""
+    from COVIDMultitaskModule.sample import NAME, loadSample
+
+    thumbnail = Path(__file__).resolve().parent / "Resources" / "Icons" / "ChestPhantom.png"
+    registerSampleData(NAME, str(thumbnail), lambda: loadSample(COVIDMultitaskLogic()))
 
 
 class COVIDMultitaskWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -97,8 +107,12 @@ class COVIDMultitaskWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def connectParameterNode(self) -> None:
         """Let the panel show what the scene's parameter node holds, and the other way round."""
+        from COVIDMultitaskModule.display import volumeToBeginWith
+
         self.disconnectParameterNode()
         self._parameterNode = self.logic.getParameterNode()
+        if self._parameterNode.inputVolume is None:  # else connecting would choose none, although one is offered
+            self._parameterNode.inputVolume = volumeToBeginWith()
         self._connection = self._parameterNode.connectGui(self.ui)
         self.panel.refresh()
 

@@ -6,16 +6,22 @@ import importlib.util
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+SAMPLE_CATEGORY = "COVIDMultitask"
 
 
 def tr(text: str) -> str:
     """Text in the user's language, where Slicer can translate (5.4 and later, in the application)."""
     try:
-        from slicer.i18n import tr as translate
+        from slicer.i18n import getContext, translate
     except ImportError:
         return text
-    return translate(text)
+    # Slicer's own ``tr`` takes the file that calls it for the context, which would be this one for every text.
+    return translate(getContext(sys._getframe(1).f_code.co_filename), text)
 
 
 def pythonExecutable() -> str:
@@ -89,6 +95,95 @@ def openSegmentEditor(segmentationNode, volumeNode, segmentId: str) -> None:
     choose = getattr(editor, "setSourceVolumeNode", None) or editor.setMasterVolumeNode
     choose(volumeNode)
     editor.setCurrentSegmentID(segmentId)
+
+
+@contextmanager
+def busy() -> Iterator[None]:
+    """Show the waiting cursor; ``slicer.util.WaitCursor`` is only in newer versions."""
+    import qt
+
+    qt.QApplication.setOverrideCursor(qt.Qt.WaitCursor)
+    try:
+        yield
+    finally:
+        qt.QApplication.restoreOverrideCursor()
+
+
+def _layoutManager():
+    """The application's; ``None`` without a main window, or outside the application."""
+    import slicer
+
+    app = getattr(slicer, "app", None)
+    return app.layoutManager() if app is not None else None
+
+
+def threeDViews() -> list:
+    """The 3D views that can be seen."""
+    manager = _layoutManager()
+    if manager is None:
+        return []
+    views = [manager.threeDWidget(index).threeDView() for index in range(manager.threeDViewCount)]
+    return [view for view in views if view.mrmlViewNode().IsMappedInLayout()]
+
+
+def shownViews() -> dict[str, Any]:
+    """The slice and 3D views that can be seen, by name."""
+    manager = _layoutManager()
+    if manager is None:
+        return {}
+    slices = {name: manager.sliceWidget(name).sliceView() for name in manager.sliceViewNames()}
+    shown = {name: view for name, view in slices.items() if view.mrmlSliceNode().IsMappedInLayout()}
+    return {**shown, **{f"3D{number}": view for number, view in enumerate(threeDViews(), start=1)}}
+
+
+def changeLayout(layout: int) -> int:
+    """Choose a layout of the views; the one there was is returned (-1: there are no views)."""
+    manager = _layoutManager()
+    if manager is None:
+        return -1
+    before = int(manager.layout)
+    manager.setLayout(layout)
+    return before
+
+
+def dicomSegExporter():
+    """Writes a segmentation as DICOM SEG: of Slicer 5.12 or of QuantitativeReporting; ``None``: there is none."""
+    try:
+        from DICOMSegmentationPlugin import DICOMSegmentationExporter
+    except ImportError:
+        return None
+    return DICOMSegmentationExporter
+
+
+def afterStartup(call: Callable[[], None]) -> None:
+    """Call something when the application has loaded all its modules; never, outside of it."""
+    import slicer
+
+    app = getattr(slicer, "app", None)
+    if app is not None:
+        app.connect("startupCompleted()", call)
+
+
+def registerSampleData(name: str, thumbnail: str, load: Callable[[], Any]) -> None:
+    """Add an entry to Slicer's Sample Data module, in a build that has it.
+
+    :param load: makes the sample and returns its node; nothing is downloaded.
+    """
+    try:
+        from SampleData import SampleDataLogic
+    except ImportError:
+        return
+    known = SampleDataLogic.sampleDataSourcesByCategory(SAMPLE_CATEGORY)
+    known[:] = [source for source in known if source.sampleName != name]  # the module was loaded again
+    SampleDataLogic.registerCustomSampleDataSource(
+        category=SAMPLE_CATEGORY,
+        sampleName=name,
+        thumbnailFileName=thumbnail,
+        uris="",
+        fileNames=f"{name}.nrrd",
+        nodeNames=name,
+        customDownloader=lambda source: [node for node in (load(),) if node is not None],
+    )
 
 
 def missingPackages() -> list[str]:

@@ -7,15 +7,15 @@ arguments, so that tests can hand it their own.
 from __future__ import annotations
 
 import qt
-import slicer
 
 from COVIDMultitaskLib.errors import CovidMultitaskError
 
 from .analysis import Analysis, State
 from .compat import tr as _
-from .display import LUNG_WINDOW, setWindow
+from .display import showScan
 from .parameter import AnalysisParameter, isInScene
 from .protocol import ProgressMessage, remainingText
+from .scene_writer import readResults
 from .sections.display import DisplaySection
 from .sections.engine import EngineSection
 from .sections.export import ExportSection
@@ -172,15 +172,17 @@ class Panel:
 
     def _takeResults(self, analysis: Analysis) -> None:
         self.review.release()
+        isFirst = readResults(analysis.volumeNode) is None
         self.logic.writeResults(analysis)
+        if isFirst:
+            self.display.present(analysis.volumeNode)
         self._say(_("Done in {seconds} s.").format(seconds=round(analysis.bar.elapsed_s)))
         self.refresh()
         self.ui.findingsButton.collapsed = False
 
     def _takeSample(self, sample) -> None:
         node = sample.load()
-        setWindow(node, LUNG_WINDOW)
-        slicer.util.setSliceViewerLayers(background=node, fit=True)
+        showScan(node)
         self.scan.choose(node)
         self._say(_("The sample scan is a simulated chest; its disease is known."))
 

@@ -9,10 +9,15 @@ import slicer
 from COVIDMultitaskLib.errors import CovidMultitaskError, InputError
 
 from .analysis import State
+from .compat import busy
 from .compat import tr as _
+from .display import showScan
 from .exchange import ExchangeFolder
 from .protocol import DoneMessage, ErrorMessage, ProgressBar, ProgressMessage
 from .worker import Job, WorkerClient
+
+NAME = "Chest phantom"
+"""In the Sample Data module and, in the user's language, in the scene."""
 
 PLAN = (("read", 0.9), ("write", 0.1))
 
@@ -92,11 +97,29 @@ class SampleScan:
             self.state = State.FAILED
 
 
+def loadSample(logic):
+    """Make a sample scan and show it: what the entry in Slicer's Sample Data module does.
+
+    :param logic: makes it; its worker is let go of afterwards.
+    :return: the volume node, or ``None`` after a message to the user.
+    """
+    try:
+        with busy():
+            node = logic.makeSample()
+    except CovidMultitaskError as error:
+        slicer.util.errorDisplay(str(error))
+        return None
+    finally:
+        logic.close()
+    showScan(node)
+    return node
+
+
 def _read(path):
     storage = slicer.vtkMRMLNRRDStorageNode()
     storage.SetFileName(str(path))
     node = slicer.vtkMRMLScalarVolumeNode()
-    node.SetName(_("Chest phantom"))
+    node.SetName(_(NAME))
     if not storage.ReadData(node):
         raise InputError("The sample scan cannot be read; free some disk space and try again.")
     return node

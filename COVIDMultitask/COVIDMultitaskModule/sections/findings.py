@@ -34,7 +34,7 @@ class FindingsSection:
             self.ui.findingsLabel.text = _("Not analysed yet: press Apply.")
 
     def _list(self, view: FindingsView | None) -> None:
-        self._places = view.places if view is not None else []
+        self._places = [*view.places, *view.parts] if view is not None else []
         self.ui.placesList.blockSignals(True)
         self.ui.placesList.clear()
         for place in self._places:

@@ -24,6 +24,8 @@ DARK = {"Window": "#31363b", "WindowText": "#eff0f1", "Base": "#232629", "Altern
 class LayoutManager:
     """Remembers the layout; there are no views."""
 
+    threeDViewCount = 0
+
     def __init__(self) -> None:
         self.layout = 0
 
@@ -40,6 +42,10 @@ class SlicerApp:
     def __init__(self, temporaryPath: Path) -> None:
         self.temporaryPath = str(temporaryPath)
         self._layoutManager = LayoutManager()
+
+    def connect(self, signal: str, slot) -> None:
+        """Start-up is over."""
+        assert signal == "startupCompleted()"
 
     def processEvents(self) -> None:
         QtWidgets.QApplication.processEvents()

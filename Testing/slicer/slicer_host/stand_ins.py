@@ -65,9 +65,7 @@ def _connectGui(self, ui) -> list:
         name = widget._target.property("SlicerParameterName")
         if not name:
             continue
-        if getattr(self, name) is not None:
-            widget.setCurrentNode(getattr(self, name))
-        setattr(self, name, widget.currentNode())
+        widget.setCurrentNode(getattr(self, name))  # also when it is None: the selector then shows nothing
 
         def follow(node, name=name) -> None:
             if isConnected:
