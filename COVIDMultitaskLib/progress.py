@@ -82,6 +82,18 @@ class Progress:
         """For work that is only the part ``start`` to ``stop`` (0..1) of the current stage."""
         return Progress(lambda event: self.advance(start + (stop - start) * event.fraction), self.is_cancelled)
 
+    def inner(self) -> Progress:
+        """For a computation with stages of its own, which together are the current stage."""
+        order, furthest = list(STAGES), 0.0
+
+        def tell(event: Event) -> None:
+            nonlocal furthest
+            at = (order.index(event.stage) + event.fraction) / len(order)
+            furthest = max(furthest, at)  # stages may begin again
+            self.advance(furthest)
+
+        return Progress(tell, self.is_cancelled)
+
     def check(self) -> None:
         """:raises Cancelled: when the user asked to stop."""
         if self.is_cancelled():

@@ -18,6 +18,15 @@ from COVIDMultitaskLib.volume import Volume
 
 ANSWERS: tuple[str, ...] = ("lobes", "lesions", "severity", "diagnosis")
 
+TAKES: dict[str, str] = {
+    "scan": "the whole scan",
+    "lung_box": "the box around the lungs",
+    "bag": "slices, and patches of slices as a bag",
+    "slices": "slices, one by one",
+    "picture": "slices, one by one, or a single picture",
+}
+"""What an engine looks at."""
+
 
 @dataclass(frozen=True)
 class EngineIdentity:
@@ -59,6 +68,10 @@ class Prediction:
     :param evidence: what the answers rest on, by name (letters, digits, ``_``): maps (z, y, x) on the input's
         grid with values 0..1, such as "uncertainty", or contributions of parts (slices, patches) as rows
         (x, y, z, contribution), the part's centre in LPS mm first.
+    :param lungs: uint8 (z, y, x), 1 left and 2 right, from an engine that gives no lobes but knows the lungs.
+    :param covid: probability of COVID-19, from an engine that tells it only from everything else.
+    :param sources: which weights gave an answer that those of ``identity`` did not: by the answer's name, "lungs",
+        "lobes" or "lesions".
     """
 
     identity: EngineIdentity
@@ -68,13 +81,33 @@ class Prediction:
     diagnosis: Mapping[str, float] | None = None
     unlikeness: Unlikeness | None = None
     evidence: Mapping[str, np.ndarray] = field(default_factory=dict)
+    lungs: np.ndarray | None = None
+    covid: float | None = None
+    sources: Mapping[str, EngineIdentity] = field(default_factory=dict)
 
 
 class Engine(Protocol):
-    """One way to answer; see CONTRIBUTING for how to add one."""
+    """One way to answer; see CONTRIBUTING for how to add one.
+
+    What is the same for all bundles of an engine stands on its class.
+    """
 
     identity: EngineIdentity
-    answers: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        """As in the registry and on the command line."""
+        ...
+
+    @property
+    def answers(self) -> frozenset[str]:
+        """Those of ``ANSWERS`` that it gives. "diagnosis" may be COVID-19 against everything else."""
+        ...
+
+    @property
+    def takes(self) -> str:
+        """What it looks at, a key of ``TAKES``."""
+        ...
 
     def predict(self, volume: Volume, progress: Progress) -> Prediction:
         """Answer for one scan.

@@ -5,28 +5,66 @@ from __future__ import annotations
 from pathlib import Path
 
 from COVIDMultitaskLib.bundles import Bundle, open_bundle, shipped_bundle
+from COVIDMultitaskLib.engines.base import NetworkEngine
 from COVIDMultitaskLib.engines.contract import Engine
 from COVIDMultitaskLib.engines.joint import JointEngine
+from COVIDMultitaskLib.engines.support import MAPS, FilledEngine, Support
 from COVIDMultitaskLib.errors import BundleError
 
-ENGINES = {"joint": JointEngine}
-"""Engine classes by name; each is made from a bundle and a device's name."""
+ENGINES: dict[str, type[NetworkEngine]] = {engine.name: engine for engine in (JointEngine,)}
+"""Engine classes by name."""
 
-DEFAULT_ENGINE = "joint"
+DEFAULT_ENGINE = JointEngine.name
+LUNG_ENGINE = JointEngine.name
+"""Finds the lungs for engines that do not find them by themselves."""
 
 
-def make_engine(name: str | None = None, bundle: str | Path | None = None, device: str = "auto") -> Engine:
+def make_engine(
+    name: str | None = None, bundle: str | Path | None = None, device: str = "auto", fill_with: str | None = None
+) -> Engine:
     """The engine of that name with its shipped weights, or the one a bundle folder is for.
 
-    :raises BundleError: unknown name, or a bundle that is damaged or for another engine.
+    :param fill_with: engine that supplies lobes and lesions where the chosen one gives none.
+    :raises BundleError: unknown name, a bundle that is damaged or for another engine, or nothing to fill.
     :raises InputError: when the device is not there.
     """
-    if name is not None and name not in ENGINES:
-        raise BundleError(f"There is no engine {name!r}; choose one of {', '.join(sorted(ENGINES))}.")
-    opened: Bundle = open_bundle(bundle) if bundle is not None else shipped_bundle(name or DEFAULT_ENGINE)
+    for asked in (name, fill_with):
+        if asked is not None and asked not in ENGINES:
+            raise BundleError(f"There is no engine {asked!r}; choose one of {', '.join(sorted(ENGINES))}.")
+    opened = open_bundle(bundle) if bundle is not None else shipped_bundle(name or DEFAULT_ENGINE)
+    kind = _kind(opened, name)
+    _refuse_to_fill_nothing(kind, fill_with)
+    helpers = {helper: Support(_make(helper, device)) for helper in _helpers(kind, fill_with)}
+    engine = kind(opened, device, helpers.get(LUNG_ENGINE) if kind.needs_lungs else None)
+    return FilledEngine(engine, helpers[fill_with]) if fill_with else engine
+
+
+def _make(name: str, device: str) -> Engine:
+    return ENGINES[name](shipped_bundle(name), device)
+
+
+def _kind(opened: Bundle, name: str | None) -> type[NetworkEngine]:
     wanted = name or opened.identity.engine
     if wanted not in ENGINES:
         raise BundleError(
             f"The bundle {opened.identity.bundle} is for the unknown engine {wanted!r}; update COVIDMultitask."
         )
-    return ENGINES[wanted](opened, device)
+    return ENGINES[wanted]
+
+
+def _helpers(kind: type[NetworkEngine], fill_with: str | None) -> set[str]:
+    return {name for name in (LUNG_ENGINE if kind.needs_lungs else None, fill_with) if name}
+
+
+def _refuse_to_fill_nothing(kind: type[NetworkEngine], fill_with: str | None) -> None:
+    """:raises BundleError: when the helping engine has no map that the other one lacks, or lacks the lungs itself."""
+    if fill_with is None:
+        return
+    if ENGINES[fill_with].needs_lungs or not (ENGINES[fill_with].answers - kind.answers) & set(MAPS):
+        helpers = [
+            name
+            for name, other in ENGINES.items()
+            if not other.needs_lungs and (other.answers - kind.answers) & set(MAPS)
+        ]
+        advice = f"fill with {' or '.join(sorted(helpers))}" if helpers else "leave out what fills"
+        raise BundleError(f"{fill_with} cannot supply lobes or lesions that {kind.name} lacks; {advice}.")

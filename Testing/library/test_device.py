@@ -104,7 +104,7 @@ class SmallGpu:
                 raise error
             return segment(*arguments)
 
-        monkeypatch.setattr("COVIDMultitaskLib.engines.joint.choose_device", lambda name: torch.device("cuda"))
+        monkeypatch.setattr("COVIDMultitaskLib.engines.base.choose_device", lambda name: torch.device("cuda"))
         monkeypatch.setattr(JointEngine, "load", load_here)
         monkeypatch.setattr(windows, "segment_scan", segment_there)
 
