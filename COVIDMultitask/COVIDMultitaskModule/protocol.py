@@ -18,18 +18,15 @@ from COVIDMultitaskLib.progress import STAGES
 PROTOCOL = 1
 
 PLAN: tuple[tuple[str, float], ...] = (
-    ("read", 0.06),
-    ("load", 0.12),
-    ("prepare", 0.04),
-    ("predict", 0.27),
-    ("prepare", 0.03),
-    ("predict", 0.27),
-    ("predict", 0.04),
+    ("read", 0.05),
+    ("prepare", 0.05),
+    ("load", 0.05),
+    ("predict", 0.65),
     ("restore", 0.10),
-    ("measure", 0.03),
-    ("write", 0.04),
+    ("measure", 0.05),
+    ("write", 0.05),
 )
-"""The stages in the order the joint engine passes them, with their share of the time: it looks twice."""
+"""The stages in the order an engine passes them, with their share of the time before any run was measured."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +137,14 @@ def _fraction(value: object) -> float:
 class ProgressBar:
     """One bar for all stages: never goes back, and guesses what time remains.
 
+    :param plan: the stages in their order, each with its share of the time.
+
+    ``durations`` are the seconds spent in each stage so far.
+
     >>> bar = ProgressBar()
     >>> bar.take(ProgressMessage("read", 0.5, 1.0))
     >>> bar.overall
-    0.03
+    0.025
     """
 
     def __init__(self, plan: Sequence[tuple[str, float]] = PLAN) -> None:
@@ -151,10 +152,12 @@ class ProgressBar:
         self._at = 0
         self._fraction = 0.0
         self.elapsed_s = 0.0
+        self.durations: dict[str, float] = {}
 
     def take(self, message: ProgressMessage) -> None:
         """Move forward to where the message is."""
-        self.elapsed_s = max(self.elapsed_s, message.elapsed_s)
+        before, self.elapsed_s = self.elapsed_s, max(self.elapsed_s, message.elapsed_s)
+        self.durations[message.stage] = self.durations.get(message.stage, 0.0) + self.elapsed_s - before
         place = self._placeOf(message)
         if place is None:
             return
@@ -177,7 +180,17 @@ class ProgressBar:
         """Time that probably remains; ``None`` while it is too early to say."""
         if self.elapsed_s < 2.0 or self.overall < 0.1:
             return None
-        return self.elapsed_s * (1.0 - self.overall) / self.overall
+        return self.elapsed_s * max(1.0 - self.overall, 0.0) / self.overall
+
+
+def planOf(durations: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+    """The plan of a run that takes its time as an earlier one did.
+
+    >>> planOf({"read": 1.0, "predict": 3.0})
+    (('read', 0.25), ('predict', 0.75))
+    """
+    total = sum(durations.values())
+    return tuple((stage, seconds / total) for stage, seconds in durations.items()) if total > 0 else PLAN
 
 
 def remainingText(seconds: float | None) -> str:

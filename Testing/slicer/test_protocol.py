@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from COVIDMultitaskModule import protocol
-from COVIDMultitaskModule.protocol import PLAN, LogMessage, ProgressBar, ProgressMessage, parseLine
+from COVIDMultitaskModule.protocol import PLAN, LogMessage, ProgressBar, ProgressMessage, parseLine, planOf
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,7 +46,7 @@ def test_the_bar_never_goes_back_whatever_is_told(steps):
         before = bar.overall
 
 
-def test_the_bar_passes_each_look_of_the_engine():
+def test_the_bar_passes_each_stage_of_the_plan():
     bar, seen = ProgressBar(), []
     for n, (stage, _) in enumerate(PLAN):
         for fraction in (0.0, 0.5, 1.0):
@@ -60,6 +60,22 @@ def test_the_remaining_time_is_what_the_pace_so_far_gives():
     bar = ProgressBar((("predict", 1.0),))
     bar.take(ProgressMessage("predict", 0.25, 10.0))
     assert bar.remaining_s == 30.0
+
+
+@given(st.lists(st.tuples(st.sampled_from(list(STAGES)), st.floats(0.001, 100)), min_size=1, unique_by=lambda s: s[0]))
+def test_a_run_like_the_last_one_is_foreseen(stages):
+    first, elapsed_s = ProgressBar(), 0.0
+    for stage, seconds in stages:
+        first.take(ProgressMessage(stage, 0.0, elapsed_s))
+        elapsed_s += seconds
+        first.take(ProgressMessage(stage, 1.0, elapsed_s))
+    second, total_s, elapsed_s = ProgressBar(planOf(first.durations)), elapsed_s, 0.0
+    for stage, seconds in stages:
+        elapsed_s += seconds
+        second.take(ProgressMessage(stage, 1.0, elapsed_s))
+        assert abs(second.overall - elapsed_s / total_s) < 1e-6
+        if second.remaining_s is not None:
+            assert abs(second.remaining_s - (total_s - elapsed_s)) < 1e-3 * total_s
 
 
 @given(st.binary())

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 
-STAGES = ("read", "load", "prepare", "predict", "prepare", "predict", "predict", "restore", "measure", "write")
+STAGES = ("read", "prepare", "load", "predict", "restore", "measure", "write")
 
 
 def say(**record) -> None:
