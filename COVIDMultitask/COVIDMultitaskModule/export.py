@@ -1,47 +1,192 @@
-"""Results as files: findings as JSON and CSV, masks as label maps on the scan's own grid."""
+"""Results as files: findings, tables, label maps on the scan's own grid, pictures, the scene, DICOM SEG.
+
+Whatever is written appears whole or not at all; what goes wrong is one sentence.
+"""
 
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import json
 from pathlib import Path
 
 import slicer
+import vtk
+from vtk.util.numpy_support import vtk_to_numpy
 
 from COVIDMultitaskLib.errors import InputError, OutputError
+from COVIDMultitaskLib.writing import OutputFolder, write_bytes, write_text
 
+from . import compat
+from .compat import tr as _
 from .correction import geometryOf
+from .evidence import evidenceMaps, readEvidence
 from .findings import COLUMNS, FindingsView
-from .scene_writer import exportLabelmap, readRecord, readResults
+from .scene_writer import ResultNodes, exportLabelmap, readMask, readRecord, readResults
 
 FORMATS = {"NRRD": ".nrrd", "NIfTI": ".nii.gz"}
+CASE_FILES = ("findings.json", "findings_corrected.json", "findings.csv", "lobes.n*", "lesions.n*", "evidence.json",
+              "evidence_*.nrrd")  # fmt: skip
+"""What an export of a case may write."""
+OVERVIEW = "overview.png"
 
 
-def exportCase(volumeNode, folder: Path, suffix: str = ".nrrd") -> list[Path]:
-    """Write findings.json, findings.csv, lobes and lesions; corrected ones where masks were corrected.
+def exportCase(volumeNode, folder: Path, suffix: str = ".nrrd", overwrite: bool = False) -> list[Path]:
+    """Write findings.json, findings.csv, lobes and lesions (corrected ones where they were corrected), and evidence.
 
     :param suffix: of the label maps, a value of ``FORMATS``.
+    :param overwrite: whether earlier results in the folder may be replaced.
     :return: the files written.
     :raises InputError: when the scan has no results, or the format cannot hold its grid.
+    :raises OutputError: when results are there already, or a file cannot be written.
+    """
+    nodes, view = _resultsOf(volumeNode)
+    if suffix.startswith(".nii") and not geometryOf(volumeNode).is_orthogonal:
+        raise InputError(_("This scan is sheared (a tilted gantry), which NIfTI cannot hold; choose NRRD."))
+    with OutputFolder(folder, CASE_FILES, overwrite) as output:
+        for name, text in {**_texts(view), **_evidenceText(volumeNode)}.items():
+            write_text(text, output / name)
+        for kind in ("lobes", "lesions"):
+            if nodes.segmentation(kind) is not None:
+                _writeLabelmap(nodes.segmentation(kind), volumeNode, output / f"{kind}{suffix}")
+        for name, node in evidenceMaps(volumeNode).items():
+            _writeVolume(node, output / f"evidence_{name}.nrrd")
+        return _published(output)
+
+
+def holdsCase(folder: Path) -> bool:
+    """Whether results of an earlier export are in a folder."""
+    return any(True for name in CASE_FILES for _file in folder.glob(name))
+
+
+def exportScene(scene, path: Path) -> list[Path]:
+    """Save the whole scene, results and views included, as one MRB file; an earlier file is replaced.
+
+    :return: the file written.
+    :raises OutputError: when it cannot be written.
+    """
+    with OutputFolder(path.parent, (), overwrite=True) as output:
+        if not scene.WriteToMRB(str(output / path.name)):
+            raise OutputError(_unwritten(path))
+        return _published(output)
+
+
+def exportPictures(volumeNode, folder: Path) -> list[Path]:
+    """Write each view that can be seen as PNG and, where matplotlib is installed, the overview of the case.
+
+    Pictures of the same names are replaced.
+
+    :return: the files written.
+    :raises InputError: when there is nothing to draw.
     :raises OutputError: when a file cannot be written.
     """
+    pictures = {f"{name}.png": pictureOf(view) for name, view in compat.shownViews().items()}
+    if canDrawOverview() and readResults(volumeNode) is not None:
+        pictures[OVERVIEW] = overviewPicture(volumeNode)
+    if not pictures:
+        raise InputError(_("No view can be seen: choose a layout with views."))
+    with OutputFolder(folder, (), overwrite=True) as output:
+        for name, content in pictures.items():
+            write_bytes(content, output / name)
+        return _published(output)
+
+
+def canDrawOverview() -> bool:
+    """Whether matplotlib, which Slicer does not bring along, is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def overviewPicture(volumeNode) -> bytes:
+    """The overview of a case as a PNG: planes plain and with the masks as they are now, and the findings.
+
+    :raises InputError: when the scan has no results.
+    """
+    from COVIDMultitaskLib.engines.contract import Prediction
+    from COVIDMultitaskLib.findings import Findings
+    from COVIDMultitaskLib.reporting import draw_overview
+    from COVIDMultitaskLib.volume import Volume
+
+    _nodes, view = _resultsOf(volumeNode)
+    findings = Findings.from_dict({key: value for key, value in view.current.items() if key != "correction"})
+    volume = Volume(slicer.util.arrayFromVolume(volumeNode), geometryOf(volumeNode))
+    masks = readMask(volumeNode, "lobes"), readMask(volumeNode, "lesions")
+    return draw_overview(volume, Prediction(findings.engine, *masks), findings)
+
+
+def pictureOf(view) -> bytes:
+    """A slice or 3D view as it is shown, as a PNG."""
+    view.forceRender()
+    grab = vtk.vtkWindowToImageFilter()
+    grab.SetInput(view.renderWindow())
+    grab.ReadFrontBufferOff()
+    writer = vtk.vtkPNGWriter()
+    writer.SetInputConnection(grab.GetOutputPort())
+    writer.WriteToMemoryOn()
+    writer.Write()
+    return vtk_to_numpy(writer.GetResult()).tobytes()
+
+
+def dicomSegProblem(volumeNode) -> str | None:
+    """Why the masks of a scan cannot be written as DICOM SEG; ``None``: they can."""
+    if compat.dicomSegExporter() is None:
+        return _("This Slicer writes no DICOM SEG: it needs version 5.12 or the extension QuantitativeReporting.")
+    if not volumeNode.GetAttribute("DICOM.instanceUIDs"):
+        return _(
+            "This scan was not loaded from Slicer's DICOM database: there are no files a DICOM SEG could refer to."
+        )
+    return None
+
+
+def exportDicomSeg(volumeNode, folder: Path) -> list[Path]:
+    """Write lobes and lesions as a DICOM SEG file each.
+
+    :return: the files written.
+    :raises InputError: when the scan has no results, or cannot be referred to.
+    :raises OutputError: when a file cannot be written.
+    """
+    nodes, view = _resultsOf(volumeNode)
+    problem = dicomSegProblem(volumeNode)
+    if problem:
+        raise InputError(problem)
+    corrected = view.correction.kinds if view.correction else ()
+    with OutputFolder(folder, (), overwrite=True) as output:
+        for kind in ("lobes", "lesions"):
+            node, mask = nodes.segmentation(kind), readMask(volumeNode, kind)
+            if mask is not None and mask.any():
+                _nameAlgorithm(node, view, kind in corrected)
+                _writeSeg(node, output.staging, f"{kind}.dcm")
+        return _published(output)
+
+
+def _nameAlgorithm(segmentationNode, view: FindingsView, isCorrected: bool) -> None:
+    """DICOM wants to know for each segment who drew it."""
+    segmentation = segmentationNode.GetSegmentation()
+    for index in range(segmentation.GetNumberOfSegments()):
+        segment = segmentation.GetNthSegment(index)
+        segment.SetTag("DICOM.SegmentAlgorithmType", "SEMIAUTOMATIC" if isCorrected else "AUTOMATIC")
+        segment.SetTag("DICOM.SegmentAlgorithmName", f"COVIDMultitask {view.origin}".strip())
+
+
+def _writeSeg(segmentationNode, folder: Path, name: str) -> None:
+    exporter = compat.dicomSegExporter()(segmentationNode)
+    try:
+        exporter.export(str(folder), name, {"SeriesDescription": segmentationNode.GetName()}, skipEmpty=True)
+    except Exception as error:  # the plugin raises many kinds; its words are the best that there is to say
+        raise OutputError(_("DICOM SEG was not written: {reason}").format(reason=str(error).splitlines()[0])) from error
+    finally:
+        exporter.cleanup()
+
+
+def _resultsOf(volumeNode) -> tuple[ResultNodes, FindingsView]:
     nodes, view = readResults(volumeNode), readRecord(volumeNode)
     if nodes is None or view is None:
-        raise InputError("This scan has no findings yet; press Apply first.")
-    if suffix.startswith(".nii") and not geometryOf(volumeNode).is_orthogonal:
-        raise InputError("This scan is sheared (a tilted gantry), which NIfTI cannot hold; choose NRRD.")
-    written = []
-    try:
-        for name, text in _texts(view).items():
-            (folder / name).write_text(text, encoding="utf-8")
-            written.append(folder / name)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written to ({error.strerror}); choose another folder.") from error
-    for kind in ("lobes", "lesions"):
-        if nodes.segmentation(kind) is not None:
-            written.append(_writeLabelmap(nodes.segmentation(kind), volumeNode, folder / f"{kind}{suffix}"))
-    return written
+        raise InputError(_("This scan has no findings yet; press Apply first."))
+    return nodes, view
+
+
+def _published(output: OutputFolder) -> list[Path]:
+    return [output.path / file.name for file in sorted(output.staging.iterdir())]
 
 
 def _texts(view: FindingsView) -> dict[str, str]:
@@ -49,6 +194,11 @@ def _texts(view: FindingsView) -> dict[str, str]:
     if view.correction is not None:
         texts["findings_corrected.json"] = json.dumps(view.current, indent=2) + "\n"
     return texts
+
+
+def _evidenceText(volumeNode) -> dict[str, str]:
+    record = readEvidence(volumeNode)
+    return {"evidence.json": json.dumps(record, indent=2) + "\n"} if record else {}
 
 
 def findingsCsv(view: FindingsView) -> str:
@@ -65,16 +215,23 @@ def findingsCsv(view: FindingsView) -> str:
     return text.getvalue()
 
 
-def _writeLabelmap(segmentationNode, volumeNode, path: Path) -> Path:
+def _writeLabelmap(segmentationNode, volumeNode, path: Path) -> None:
     node = exportLabelmap(segmentationNode, volumeNode)
+    display = node.GetDisplayNode()
     try:
-        isNrrd = path.suffix == ".nrrd"
-        storage = slicer.vtkMRMLNRRDStorageNode() if isNrrd else slicer.vtkMRMLVolumeArchetypeStorageNode()
-        storage.SetFileName(str(path))
-        if not storage.WriteData(node):
-            raise OutputError(f"{path.name} cannot be written to {path.parent}; choose another folder.")
+        _writeVolume(node, path)
     finally:
-        display = node.GetDisplayNode()
-        for made in (display.GetColorNode(), display, node):
+        for made in (node, display, display.GetColorNode()):
             volumeNode.GetScene().RemoveNode(made)
-    return path
+
+
+def _writeVolume(node, path: Path) -> None:
+    isNrrd = path.suffix == ".nrrd"
+    storage = slicer.vtkMRMLNRRDStorageNode() if isNrrd else slicer.vtkMRMLVolumeArchetypeStorageNode()
+    storage.SetFileName(str(path))
+    if not storage.WriteData(node):
+        raise OutputError(_unwritten(path))
+
+
+def _unwritten(path: Path) -> str:
+    return _("{name} could not be written; free some disk space or choose another folder.").format(name=path.name)

@@ -232,19 +232,42 @@ def writeTable(volumeNode, findings: Mapping[str, Any]):
 
 def _table(rows: Sequence[Row]):
     table = vtk.vtkTable()
-    names = vtk.vtkStringArray()
-    names.SetName("lobe")
-    for row in rows:
-        names.InsertNextValue(row.name)
-    table.AddColumn(names)
+    table.AddColumn(_textColumn("lobe", [row.name for row in rows]))
     for index, column in enumerate(COLUMNS):
-        values = vtk.vtkDoubleArray()
-        values.SetName(column.key)
-        for row in rows:
-            value = row.values[index]
-            values.InsertNextValue(float("nan") if value is None else value)
-        table.AddColumn(values)
+        table.AddColumn(_numberColumn(column.key, [row.values[index] for row in rows]))
     return table
+
+
+def _textColumn(name: str, values: Sequence[str]):
+    column = vtk.vtkStringArray()
+    column.SetName(name)
+    for value in values:
+        column.InsertNextValue(value)
+    return column
+
+
+def _numberColumn(name: str, values: Sequence[float | None]):
+    column = vtk.vtkDoubleArray()
+    column.SetName(name)
+    for value in values:
+        column.InsertNextValue(float("nan") if value is None else value)
+    return column
+
+
+def writeLesionTable(volumeNode):
+    """The lesions of a scan, as they are now, as a ``vtkMRMLTableNode``: what, how large, where (RAS, mm)."""
+    view = readRecord(volumeNode)
+    lesions = (view.current.get("lesions") or {}).get("components") or [] if view is not None else []
+    table = vtk.vtkTable()
+    table.AddColumn(_textColumn("lesion", [place.title for place in view.places] if view is not None else []))
+    for key in ("volume_ml", "consolidation_percent", "mean_hu"):
+        table.AddColumn(_numberColumn(key, [lesion.get(key) for lesion in lesions]))
+    for axis, sign in enumerate((-1.0, -1.0, 1.0)):
+        table.AddColumn(_numberColumn("RAS"[axis], [sign * lesion["point_lps_mm"][axis] for lesion in lesions]))
+    node = resultNode(volumeNode, "lesion list", _("{scan} lesion list"))
+    node.SetAndObserveTable(table)
+    node.SetLocked(True)
+    return node
 
 
 def exportLabelmap(segmentationNode, volumeNode):

@@ -200,8 +200,9 @@ def test_export_gives_files_on_the_scans_grid(host, tmp_path, suffix, shear):
 
 
 def test_export_says_what_is_wrong(scan, host, tmp_path, nodes):
-    with pytest.raises(OutputError, match="choose another folder"):
-        exportCase(scan, tmp_path / "not there")
+    (tmp_path / "a file").touch()
+    with pytest.raises(OutputError, match="give another output folder"):
+        exportCase(scan, tmp_path / "a file")
     with pytest.raises(InputError, match="choose NRRD"):
         exportCase(scan, tmp_path, ".nii.gz")
     other = host.addVolume(toyChest().ct, TILTED, "other")

@@ -225,7 +225,7 @@ def test_export_writes_a_folder_and_label_map_nodes(app, widget, analysed, host,
     app.click(widget.ui.exportFolderButton)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"findings.json", "findings.csv", "lobes.nrrd", "lesions.nrrd"}
-    assert "4 files written" in widget.ui.statusLabel.text
+    assert "findings.csv, findings.json, lesions.nrrd, lobes.nrrd" in widget.ui.statusLabel.text
     assert host.scene.GetNumberOfNodesByClass("vtkMRMLLabelMapVolumeNode") == 0
     app.click(widget.ui.exportNodesButton)
     assert host.scene.GetNumberOfNodesByClass("vtkMRMLLabelMapVolumeNode") == 2
