@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 SMALLEST_LUNGS_ML = 300.0
 """Less than any adult's lungs: what shows less is no chest CT."""
 
+NEVER = -30.0
+"""A logit no class wins with."""
+
 CONSOLIDATION_HU = -300.0
 """Denser lesions are consolidation, for engines that find lesions of any kind."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from COVIDMultitaskLib import labels
-from COVIDMultitaskLib.engines.answers import best_class, probabilities, refuse_without_lungs, scores_of_cleaned
+from COVIDMultitaskLib.engines.answers import NEVER, best_class, probabilities, refuse_without_lungs, scores_of_cleaned
 from COVIDMultitaskLib.engines.base import NetworkEngine, within
 from COVIDMultitaskLib.engines.contract import ANSWERS, Prediction, Unlikeness
 from COVIDMultitaskLib.inference.device import autocast
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 MARGIN_MM = 40.0
 """Room left around the lungs for the second look, as the training scans have."""
-
-NEVER = -30.0
-"""A logit no class wins with."""
 
 
 @dataclass(frozen=True)

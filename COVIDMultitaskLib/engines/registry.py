@@ -8,10 +8,12 @@ from COVIDMultitaskLib.bundles import Bundle, open_bundle, shipped_bundle
 from COVIDMultitaskLib.engines.base import NetworkEngine
 from COVIDMultitaskLib.engines.contract import Engine
 from COVIDMultitaskLib.engines.joint import JointEngine
+from COVIDMultitaskLib.engines.m2unet import M2UNetEngine
 from COVIDMultitaskLib.engines.support import MAPS, FilledEngine, Support
+from COVIDMultitaskLib.engines.triage import TriageEngine
 from COVIDMultitaskLib.errors import BundleError
 
-ENGINES: dict[str, type[NetworkEngine]] = {engine.name: engine for engine in (JointEngine,)}
+ENGINES: dict[str, type[NetworkEngine]] = {engine.name: engine for engine in (JointEngine, M2UNetEngine, TriageEngine)}
 """Engine classes by name."""
 
 DEFAULT_ENGINE = JointEngine.name

@@ -25,6 +25,9 @@ from torch import nn
 
 from COVIDMultitaskLib import labels
 
+WINDOW_HU = (-1250.0, 250.0)
+"""HU that the network sees as 0 and 1: a lung window, as is usual; the paper does not tell its own."""
+
 SIDE_MULTIPLE = 16
 """Sides of patches and slices must be multiples of this: four poolings halve them."""
 

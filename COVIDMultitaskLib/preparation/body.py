@@ -4,33 +4,37 @@ from __future__ import annotations
 
 import numpy as np
 
+from COVIDMultitaskLib.preparation.grid import Sides
+
 SOFT_TISSUE_HU = -300.0
 OPENING_MM = 5.0
 COARSE_MM = 5.0
 """The hull is found on every so many millimetres only; it need not be exact."""
 
 
-def body_hull(hu: np.ndarray, spacing_mm: float) -> np.ndarray:
+def body_hull(hu: np.ndarray, spacing_mm: Sides) -> np.ndarray:
     """The convex hull, slice by slice, of the largest piece of soft tissue.
 
     Convex, because the lungs must be in it even where the field of view cuts them open;
     opened first, so that a table that touches the back is no part of the body.
 
-    :param hu: (z, y, x) on an upright grid of cubic voxels.
-    :param spacing_mm: of that grid.
+    :param hu: (z, y, x) on an upright grid.
+    :param spacing_mm: of that grid, of cubic voxels or along (z, y, x).
     :return: bool (z, y, x); all true when there is no soft tissue to go by.
     """
     from scipy import ndimage
 
-    step = max(1, round(COARSE_MM / spacing_mm))
-    tissue = hu[::step, ::step, ::step] > SOFT_TISSUE_HU
-    opened = ndimage.binary_opening(tissue, iterations=max(1, round(OPENING_MM / (step * spacing_mm))))
+    spacing = [float(side) for side in np.broadcast_to(spacing_mm, 3)]
+    steps = [max(1, round(COARSE_MM / side)) for side in spacing]
+    tissue = hu[:: steps[0], :: steps[1], :: steps[2]] > SOFT_TISSUE_HU
+    coarsest = max(step * side for step, side in zip(steps, spacing, strict=True))
+    opened = ndimage.binary_opening(tissue, iterations=max(1, round(OPENING_MM / coarsest)))
     pieces, count = ndimage.label(opened)
     if count == 0:
         return np.ones(hu.shape, bool)
     body = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
     hull = np.array([convex_hull(plane) for plane in body])
-    for axis, length in enumerate(hu.shape):
+    for axis, (step, length) in enumerate(zip(steps, hu.shape, strict=True)):
         hull = np.repeat(hull, step, axis=axis).take(range(length), axis=axis)
     return hull
 
