@@ -9,7 +9,7 @@ not there). Nothing in the record tells who the patient is or where the scan was
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,6 +130,8 @@ class LesionFindings:
     :param dorsal_percent: share in the back half of the same lung's depth.
     :param upper_third_percent: share in the upper third of the same lung's height.
     :param components: the largest ones, largest first, 50 at most.
+    :param height_percent: mean place of the volume between the same lung's lowest (0) and highest point (100).
+    :param boundary_gradient_hu_per_mm: mean rise in HU from the lung into the lesions across their boundary.
     """
 
     count: int
@@ -142,6 +144,41 @@ class LesionFindings:
     middle_third_percent: float | None
     lower_third_percent: float | None
     components: tuple[LesionComponent, ...] = ()
+    height_percent: float | None = None
+    boundary_gradient_hu_per_mm: float | None = None
+
+
+@dataclass(frozen=True)
+class ReferenceRange:
+    """How a statistic is distributed over the cases of one class: its percentiles.
+
+    :param cases: how many cases have it.
+    """
+
+    cases: int
+    p5: float
+    p25: float
+    p50: float
+    p75: float
+    p95: float
+
+
+@dataclass(frozen=True)
+class LesionStatistic:
+    """One statistic of the lesions beside its distribution in cases of known diagnosis.
+
+    :param key: stable key, of ``measuring.differential.STATISTICS``.
+    :param name: what a radiologist reads.
+    :param unit: of all the figures; empty for counts, and for "bilateral", which is 0 or 1.
+    :param value: of this scan; None where it cannot be told.
+    :param reference: by diagnosis, those of ``labels.DIAGNOSES`` that the reference has cases of.
+    """
+
+    key: str
+    name: str
+    unit: str
+    value: float | None
+    reference: Mapping[str, ReferenceRange]
 
 
 @dataclass(frozen=True)
@@ -169,6 +206,8 @@ class Findings:
     :param ct_grade: 0..4 (CT-0 .. CT-4) of the worst lung.
     :param severity: probability of each of ``labels.SEVERITIES``.
     :param diagnosis: probability of each of ``labels.DIAGNOSES``.
+    :param differential: statistics of the lesions beside those of cases of known diagnosis; None, and not written,
+        when the engine's weights bring no such cases.
     :param created: ISO 8601 time, written only when given, so that equal runs give equal files.
     """
 
@@ -185,6 +224,7 @@ class Findings:
     lesions: LesionFindings | None
     quality: tuple[QualityFlag, ...]
     notice: str
+    differential: tuple[LesionStatistic, ...] | None = None
     created_by: CreatedBy = field(default_factory=CreatedBy)
     created: str | None = None
     schema_version: str = SCHEMA_VERSION
@@ -192,9 +232,7 @@ class Findings:
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists, numbers and strings, as written to ``findings.json``."""
         values = {key: _plain(getattr(self, key)) for key in _WRITING_ORDER}
-        if self.created is None:
-            del values["created"]
-        return values
+        return {key: value for key, value in values.items() if value is not None or key not in _OPTIONAL}
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Findings:
@@ -229,9 +267,12 @@ _WRITING_ORDER = (
     "severity",
     "diagnosis",
     "lesions",
+    "differential",
     "quality",
     "notice",
 )
+_OPTIONAL = ("created", "differential")
+"""Left out when None: files of before there were such entries have none."""
 
 
 def _plain(value: Any) -> Any:
@@ -253,6 +294,7 @@ def _findings(data: Mapping[str, Any]) -> Findings:
     values["lungs"] = _each(RegionFindings, data["lungs"])
     values["total"] = None if data["total"] is None else RegionFindings(**data["total"])
     values["lesions"] = None if data["lesions"] is None else _lesions(data["lesions"])
+    values["differential"] = _each(_statistic, data.get("differential"))
     values["quality"] = _each(QualityFlag, data["quality"])
     return Findings(**values)
 
@@ -263,7 +305,12 @@ def _lesions(data: Mapping[str, Any]) -> LesionFindings:
     return LesionFindings(**{**data, "components": components})
 
 
-def _each(kind: type, items: Sequence[Mapping[str, Any]] | None) -> Any:
+def _statistic(**data: Any) -> LesionStatistic:
+    reference = {name: ReferenceRange(**one) for name, one in data["reference"].items()}
+    return LesionStatistic(**{**data, "reference": reference})
+
+
+def _each(kind: Callable[..., Any], items: Sequence[Mapping[str, Any]] | None) -> Any:
     return None if items is None else tuple(kind(**item) for item in items)
 
 

@@ -20,11 +20,15 @@ COARSE_MM = 2.0
 
 @dataclass(frozen=True)
 class Shares:
-    """Percentages of the lesion volume; None where they cannot be told."""
+    """Percentages of the lesion volume; None where they cannot be told.
+
+    :param height: the volume's mean place between the same lung's lowest (0) and highest point (100).
+    """
 
     peripheral: float | None = None
     dorsal: float | None = None
     thirds: tuple[float, float, float] | None = None
+    height: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ class Places:
         self._to_lps = affine.astype(np.float32)
         self._counts = np.zeros(5, np.int64)  # outer, back, upper, middle, lower
         self._voxels = 0
+        self._heights = 0.0
 
     def add(self, found: LesionVoxels) -> None:
         """Take the lesion voxels of one slab."""
@@ -85,6 +90,7 @@ class Places:
             if frame is not None and zyx.size:
                 lps_mm = self._to_lps[:3, :3] @ zyx.astype(np.float32) + self._to_lps[:3, 3:]
                 self._counts += _count_places(frame, lps_mm)
+                self._heights += float(frame.height(lps_mm[2]).sum(dtype=np.float64))
 
     def shares(self) -> Shares:
         """The percentages, once all voxels have come; all None without lobes or lesions."""
@@ -92,7 +98,8 @@ class Places:
             return Shares()
         outer, back, *thirds = (round(100.0 * int(n) / self._voxels, 2) for n in self._counts)
         seen = all(frame is None or frame.core is not None for frame in self._frames.values())
-        return Shares(outer if seen else None, back, (thirds[0], thirds[1], thirds[2]))
+        height = round(100.0 * self._heights / self._voxels, 2)
+        return Shares(outer if seen else None, back, (thirds[0], thirds[1], thirds[2]), height)
 
 
 def lung_frames(masks: Masks) -> dict[str, LungFrame | None]:

@@ -108,6 +108,11 @@ def _lesions_in_lungs(
     return cut, int(np.count_nonzero(lesions)) - int(np.count_nonzero(cut))
 
 
+def plausible_hu(hu: np.ndarray) -> np.ndarray:
+    """Values of a scan, float64 within -1024..3071: what scanners write outside the field of view is no density."""
+    return np.clip(hu.astype(np.float64), -1024, 3071)
+
+
 def bounding_box(mask: np.ndarray) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """First voxel, and voxel after the last, of the labelled part of ``mask`` (z, y, x)."""
     over_z = mask.max(axis=0)
@@ -140,5 +145,5 @@ def lesion_voxels(masks: Masks) -> Iterator[LesionVoxels]:
         zyx = np.stack([axis.astype(np.int32) for axis in place])
         zyx[0] += slab.start
         lobe = np.zeros(place[0].size, np.uint8) if masks.lobes is None else masks.lobes[slab][place]
-        hu = None if masks.hu is None else np.clip(masks.hu[slab][place].astype(np.float64), -1024, 3071)
+        hu = None if masks.hu is None else plausible_hu(masks.hu[slab][place])
         yield LesionVoxels(zyx, lobe, lesions[place], hu)

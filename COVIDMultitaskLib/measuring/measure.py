@@ -18,6 +18,7 @@ from COVIDMultitaskLib.findings import (
     RegionFindings,
 )
 from COVIDMultitaskLib.labels import DIAGNOSES, SEVERITIES
+from COVIDMultitaskLib.measuring.boundary import boundary_gradient
 from COVIDMultitaskLib.measuring.components import MIN_LESION_ML, Components, Tally
 from COVIDMultitaskLib.measuring.distribution import LungFrame, Places, Shares, lung_frames
 from COVIDMultitaskLib.measuring.masks import Masks, cut_masks, lesion_voxels, with_lesions
@@ -135,7 +136,7 @@ def _measure(lungs: _Lungs, masks: Masks, with_lobes: bool) -> MaskMeasures:
         worst,
         _severity_score(by_lobe),
         None if worst is None else ct_grade(worst),
-        _lesions(tally.components(), places.shares(), by_lung, total) if known[1] else None,
+        _lesions(tally.components(), places.shares(), boundary_gradient(masks), by_lung, total) if known[1] else None,
         tuple(mask_flags(lungs.cut_ends, masks.outside_ml, by_lobe, by_lung, total)),
     )
 
@@ -182,7 +183,11 @@ def _severity_score(lobes: tuple[LobeFindings, ...] | None) -> int | None:
 
 
 def _lesions(
-    components: Components, shares: Shares, lungs: tuple[RegionFindings, ...] | None, total: RegionFindings | None
+    components: Components,
+    shares: Shares,
+    gradient: float | None,
+    lungs: tuple[RegionFindings, ...] | None,
+    total: RegionFindings | None,
 ) -> LesionFindings:
     whole = (total.lesion_volume_ml if total else None) or 0.0
     return LesionFindings(
@@ -195,5 +200,7 @@ def _lesions(
         upper_third_percent=shares.thirds[0] if shares.thirds else None,
         middle_third_percent=shares.thirds[1] if shares.thirds else None,
         lower_third_percent=shares.thirds[2] if shares.thirds else None,
+        height_percent=shares.height,
+        boundary_gradient_hu_per_mm=gradient,
         components=components.listed,
     )

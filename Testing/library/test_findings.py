@@ -21,8 +21,10 @@ from COVIDMultitaskLib.findings import (
     InputSummary,
     LesionComponent,
     LesionFindings,
+    LesionStatistic,
     LobeFindings,
     QualityFlag,
+    ReferenceRange,
     RegionFindings,
 )
 from COVIDMultitaskLib.labels import DIAGNOSES, LESIONS, LOBES, SEVERITIES
@@ -95,6 +97,7 @@ lesion_findings = st.builds(
     largest_volume_ml=ml,
     **{name.name: maybe(percent) for name in dataclasses.fields(LesionFindings) if name.name.endswith("_percent")},
     bilateral=maybe(st.booleans()),
+    boundary_gradient_hu_per_mm=maybe(st.floats(-3000, 3000)),
     components=st.lists(components, max_size=3).map(tuple),
 )
 identities = st.builds(
@@ -112,6 +115,18 @@ inputs = st.builds(
     st.integers(0, 999),
     maybe(st.booleans()),
     st.lists(text, max_size=2).map(tuple),
+)
+figure = st.floats(-1e6, 1e6)
+statistics = st.builds(
+    LesionStatistic,
+    st.from_regex("[a-z0-9_]+", fullmatch=True),
+    text,
+    text,
+    maybe(figure),
+    st.dictionaries(
+        st.sampled_from(DIAGNOSES),
+        st.builds(ReferenceRange, st.integers(1, 10**6), figure, figure, figure, figure, figure),
+    ),
 )
 any_findings = st.builds(
     Findings,
@@ -132,6 +147,7 @@ any_findings = st.builds(
     ).map(tuple),
     notice=text,
     created_by=st.builds(CreatedBy, text, text),
+    differential=maybe(st.lists(statistics, max_size=2).map(tuple)),
     created=maybe(st.just("2024-05-01T12:00:00+00:00")),
 )
 
@@ -279,6 +295,8 @@ def test_schema_and_records_have_the_same_names(schema) -> None:
         (LesionFindings, schema["$defs"]["lesions"]),
         (LesionComponent, schema["$defs"]["component"]),
         (QualityFlag, schema["$defs"]["quality_flag"]),
+        (LesionStatistic, schema["$defs"]["lesion_statistic"]),
+        (ReferenceRange, schema["$defs"]["reference_range"]),
     ]
     for kind, declared in pairs:
         assert {field.name for field in dataclasses.fields(kind)} == set(declared["properties"]), kind.__name__

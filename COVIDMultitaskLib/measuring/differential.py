@@ -1,0 +1,150 @@
+"""What about the lesions may tell one disease from another, beside what each disease usually shows.
+
+DeepSC-COVID (Wang X. et al., IEEE TMI 40(9), 2021) rests on four published findings about how the lesions of
+COVID-19 and of community-acquired pneumonia differ; their wording is not known to us, and we state none. What is
+measured here is what radiology expects to differ: count, size, place, density and boundary. Whether it does differ,
+a study can tell from its own cases, with :func:`reference_of`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from COVIDMultitaskLib.findings import Findings, LesionStatistic, ReferenceRange
+from COVIDMultitaskLib.labels import DIAGNOSES, LOBES
+
+PERCENTILES = (5, 25, 50, 75, 95)
+LEAST_CASES = 5
+"""Fewer cases of a class make no distribution."""
+
+Reference = Mapping[str, Mapping[str, ReferenceRange]]
+"""By diagnosis and statistic."""
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """One number about a scan's lesions; ``value`` gives None where it cannot be told."""
+
+    key: str
+    name: str
+    unit: str
+    value: Callable[[Findings], float | None]
+
+
+def _of_lesions(field: str) -> Callable[[Findings], float | None]:
+    def value(findings: Findings) -> float | None:
+        found = getattr(findings.lesions, field, None)
+        return None if found is None else float(found)
+
+    return value
+
+
+def _of_total(field: str) -> Callable[[Findings], float | None]:
+    return lambda findings: getattr(findings.total, field, None)
+
+
+def _share_of(part: Callable[[Findings], float | None]) -> Callable[[Findings], float | None]:
+    """Percentage of the whole lesion volume; None without lesions."""
+
+    def value(findings: Findings) -> float | None:
+        whole, volume = _of_total("lesion_volume_ml")(findings), part(findings)
+        return None if not whole or volume is None else 100.0 * volume / whole
+
+    return value
+
+
+def _lesion_ml(key: str) -> Callable[[Findings], float | None]:
+    """Lesion volume of a lobe or lung."""
+
+    def value(findings: Findings) -> float | None:
+        regions = (*(findings.lobes or ()), *(findings.lungs or ()))
+        return next((region.lesion_volume_ml for region in regions if region.key == key), None)
+
+    return value
+
+
+STATISTICS: tuple[Statistic, ...] = (
+    Statistic("count", "Lesions above 50 mm³", "", _of_lesions("count")),
+    Statistic("volume_ml", "Lesion volume", "ml", _of_total("lesion_volume_ml")),
+    Statistic("affected_percent", "Affected", "% of the lungs", _of_total("lesion_percent")),
+    Statistic("largest_percent", "In the largest lesion", "%", _of_lesions("largest_percent")),
+    Statistic("bilateral", "Both lungs affected", "", _of_lesions("bilateral")),
+    Statistic("left_percent", "In the left lung", "%", _share_of(_lesion_ml("left"))),
+    *(
+        Statistic(
+            f"{lobe.key}_percent", f"In the {lobe.name[0].lower()}{lobe.name[1:]}", "%", _share_of(_lesion_ml(lobe.key))
+        )
+        for lobe in LOBES
+    ),
+    Statistic("peripheral_percent", "Peripheral", "%", _of_lesions("peripheral_percent")),
+    Statistic("dorsal_percent", "Dorsal", "%", _of_lesions("dorsal_percent")),
+    Statistic("height_percent", "Height in the lung", "%", _of_lesions("height_percent")),
+    Statistic("mean_hu", "Mean density", "HU", _of_total("mean_lesion_hu")),
+    Statistic("consolidation_percent", "Consolidation", "%", _share_of(_of_total("consolidation_volume_ml"))),
+    Statistic("boundary_gradient", "Rise at the boundary", "HU/mm", _of_lesions("boundary_gradient_hu_per_mm")),
+)
+
+
+def lesion_statistics(findings: Findings) -> dict[str, float | None]:
+    """All ``STATISTICS`` of a scan, by key."""
+    return {statistic.key: statistic.value(findings) for statistic in STATISTICS}
+
+
+def reference_of(cases: Iterable[tuple[str, Findings]]) -> dict[str, dict[str, ReferenceRange]]:
+    """How each statistic is distributed in each class.
+
+    :param cases: diagnosis, one of ``labels.DIAGNOSES``, and findings of scans whose lesions were assessed.
+    :return: classes and statistics of at least ``LEAST_CASES`` cases in which they can be told.
+    :raises ValueError: for another diagnosis.
+    """
+    values: dict[str, dict[str, list[float]]] = {}
+    for diagnosis, findings in cases:
+        if diagnosis not in DIAGNOSES:
+            raise ValueError(f"there is no diagnosis {diagnosis!r}; expected one of {', '.join(DIAGNOSES)}")
+        for key, value in lesion_statistics(findings).items():
+            if value is not None:
+                values.setdefault(diagnosis, {}).setdefault(key, []).append(value)
+    return {
+        diagnosis: {key: _range(found) for key, found in of_class.items() if len(found) >= LEAST_CASES}
+        for diagnosis, of_class in values.items()
+    }
+
+
+def _range(values: list[float]) -> ReferenceRange:
+    return ReferenceRange(len(values), *(round(float(p), 4) for p in np.percentile(values, PERCENTILES)))
+
+
+def read_reference(told: Mapping[str, Any]) -> dict[str, dict[str, ReferenceRange]]:
+    """The distributions that a bundle tells, as :func:`dataclasses.asdict` wrote them.
+
+    :raises KeyError, TypeError, ValueError: when they make no sense.
+    """
+    return {
+        diagnosis: {key: _checked(ReferenceRange(**one)) for key, one in of_class.items()}
+        for diagnosis, of_class in told.items()
+        if DIAGNOSES.index(diagnosis) >= 0
+    }
+
+
+def _checked(one: ReferenceRange) -> ReferenceRange:
+    order = (one.p5, one.p25, one.p50, one.p75, one.p95)
+    if one.cases < 1 or not all(np.isfinite(order)) or sorted(order) != list(order):
+        raise ValueError("the percentiles of a reference distribution do not ascend")
+    return one
+
+
+def compare(findings: Findings, reference: Reference) -> tuple[LesionStatistic, ...]:
+    """The scan's statistics beside their distributions; those that no class of the reference knows are left out."""
+    values = lesion_statistics(findings)
+    rows = []
+    for statistic in STATISTICS:
+        known = {name: reference[name][statistic.key] for name in DIAGNOSES if statistic.key in reference.get(name, {})}
+        if known:
+            value = values[statistic.key]
+            shown = None if value is None else round(value, 4)
+            rows.append(LesionStatistic(statistic.key, statistic.name, statistic.unit, shown, known))
+    return tuple(rows)
