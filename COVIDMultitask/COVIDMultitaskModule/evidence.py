@@ -12,7 +12,7 @@ import vtk
 
 from .compat import tr as _
 from .exchange import Results
-from .result_nodes import MAP, findResult, removeResult, resultNode, resultsOf
+from .result_nodes import MAP, findResult, removeNode, resultNode, resultsOf
 
 COLORS = "vtkMRMLColorTableNodeIron"
 """One of Slicer's own colour tables: black, red, yellow, white."""
@@ -24,7 +24,7 @@ def writeEvidence(volumeNode, results: Results) -> None:
     """Put the evidence of an analysis into the scene; what an earlier one left and this one has not goes away."""
     for kind, stale in resultsOf(volumeNode, "vtkMRMLScalarVolumeNode").items():
         if kind.removeprefix(MAP) not in results.evidence:
-            removeResult(stale)
+            removeNode(stale)
     for name, values in results.evidence.items():
         _writeMap(volumeNode, name, values)
     record = {"parts": results.parts, "maps": {name: _summary(values, results) for name, values in

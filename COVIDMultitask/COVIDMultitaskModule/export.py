@@ -23,6 +23,7 @@ from .compat import tr as _
 from .correction import geometryOf
 from .evidence import evidenceMaps, readEvidence
 from .findings import COLUMNS, FindingsView
+from .result_nodes import removeNode
 from .scene_writer import ResultNodes, exportLabelmap, readMask, readRecord, readResults
 
 FORMATS = {"NRRD": ".nrrd", "NIfTI": ".nii.gz"}
@@ -217,12 +218,12 @@ def findingsCsv(view: FindingsView) -> str:
 
 def _writeLabelmap(segmentationNode, volumeNode, path: Path) -> None:
     node = exportLabelmap(segmentationNode, volumeNode)
-    display = node.GetDisplayNode()
+    colors = node.GetDisplayNode().GetColorNode()
     try:
         _writeVolume(node, path)
     finally:
-        for made in (node, display, display.GetColorNode()):
-            volumeNode.GetScene().RemoveNode(made)
+        removeNode(node)
+        volumeNode.GetScene().RemoveNode(colors)
 
 
 def _writeVolume(node, path: Path) -> None:

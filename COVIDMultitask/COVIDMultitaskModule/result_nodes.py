@@ -66,12 +66,16 @@ def resultNode(volumeNode, kind: str, name: str, isHidden: bool = False):
     return node
 
 
-def removeResult(node) -> None:
-    """Take a result out of the scene, with what shows it."""
+def removeNode(node) -> None:
+    """Take a volume or segmentation out of the scene: its item in the subject hierarchy first, what shows it last."""
     scene, display = node.GetScene(), node.GetDisplayNode()
-    scene.RemoveNode(node)
-    if display is not None:
-        scene.RemoveNode(display)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    item = hierarchy.GetItemByDataNode(node) if hierarchy is not None else 0
+    if item:
+        hierarchy.RemoveItem(item, False, False)
+    for gone in (node, display):
+        if gone is not None:
+            scene.RemoveNode(gone)
 
 
 def placeBeside(node, volumeNode) -> None:

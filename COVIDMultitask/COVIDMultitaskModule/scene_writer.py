@@ -24,7 +24,7 @@ from .compat import tr as _
 from .evidence import readEvidence, writeEvidence
 from .exchange import Results
 from .findings import COLUMNS, FindingsView, Row
-from .result_nodes import KIND_ATTRIBUTE, MODEL, findResult, placeBeside, removeResult, resultNode
+from .result_nodes import KIND_ATTRIBUTE, MODEL, findResult, placeBeside, removeNode, resultNode
 from .terminology import loadContext, terminologyEntry
 
 LABELS: dict[str, Sequence[Label]] = {"lobes": LOBES, "lesions": LESIONS}
@@ -98,7 +98,7 @@ def _writeKind(volumeNode, kind: str, labelmap: np.ndarray | None):
         return writeSegmentation(volumeNode, kind, labelmap)
     for stale in (findResult(volumeNode, kind), findResult(volumeNode, kind + MODEL)):
         if stale is not None:
-            removeResult(stale)
+            removeNode(stale)
     return None
 
 
