@@ -39,6 +39,17 @@ def refuse_without_lungs(lungs: np.ndarray, geometry: Geometry) -> None:
         )
 
 
+def box_of_lungs(lungs: np.ndarray, scan: Geometry, margin_mm: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """LPS corners (x, y, z) of the box around the lungs, as far as the scan reaches.
+
+    :param lungs: (z, y, x) on ``scan``, which may be stored in whatever way; 0 outside.
+    """
+    from COVIDMultitaskLib.measuring.masks import bounding_box
+
+    around, whole = scan.cropped(*bounding_box(lungs)).corners_mm(), scan.corners_mm()
+    return np.maximum(around.min(0) - margin_mm, whole.min(0)), np.minimum(around.max(0) + margin_mm, whole.max(0))
+
+
 def probabilities(logits: torch.Tensor, names: Sequence[str], temperature: float) -> dict[str, float]:
     """Calibrated probabilities by name, of logits (classes,)."""
     values = (logits.double() / temperature).softmax(0).tolist()
@@ -85,3 +96,24 @@ def lesion_scores(probability: torch.Tensor, hu: torch.Tensor, threshold: float)
 
     dense = ((hu - CONSOLIDATION_HU) / _DENSITY_STEP_HU).clamp(-0.5, 0.5)
     return torch.stack([torch.full_like(probability, threshold), probability, probability + _TIP * dense])
+
+
+def cleaned_lesion_scores(probability: torch.Tensor, hu: np.ndarray, grid: Geometry, threshold: float) -> torch.Tensor:
+    """As :func:`lesion_scores`, without specks.
+
+    :param probability: (z, y, x) on ``grid``, as ``hu``.
+    """
+    import torch
+
+    from COVIDMultitaskLib.postprocessing import clean_lesions
+
+    found = (probability > threshold).numpy()
+    specks = found & (clean_lesions(found, None, grid.spacing_mm) == 0)
+    return lesion_scores(probability.masked_fill(torch.from_numpy(specks), 0.0), torch.from_numpy(hu), threshold)
+
+
+def slice_contributions(by_slice: np.ndarray, grid: Geometry) -> np.ndarray:
+    """Rows (x, y, z, contribution) of a grid's slices, their middles in LPS mm; for ``Prediction.evidence``."""
+    z, y, x = grid.shape
+    middle = np.c_[np.arange(z), np.full(z, (y - 1) / 2), np.full(z, (x - 1) / 2), np.ones(z)]
+    return np.c_[(middle @ grid.affine.T)[:, :3], by_slice]

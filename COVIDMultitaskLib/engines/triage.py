@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from COVIDMultitaskLib.engines.answers import lesion_scores, probability, refuse_without_lungs
+from COVIDMultitaskLib.engines.answers import (
+    box_of_lungs,
+    cleaned_lesion_scores,
+    probability,
+    refuse_without_lungs,
+    slice_contributions,
+)
 from COVIDMultitaskLib.engines.base import NetworkEngine, within
 from COVIDMultitaskLib.engines.contract import Prediction
 from COVIDMultitaskLib.inference.device import autocast
@@ -84,7 +90,7 @@ class TriageEngine(NetworkEngine["TriageNetwork", "_Settings"]):
             lesion, class_map = _read_slices(network, hu, progress)
             logit, by_slice = _classified(network, class_map)
         with progress.stage("restore"):
-            scores = _cleaned_scores(lesion, hu, box, self.settings.lesion_threshold)
+            scores = cleaned_lesion_scores(lesion, hu, box, self.settings.lesion_threshold)
             (lesions,) = labels_on_scan([scores], box, volume.geometry, progress)
             lesions[lungs == 0] = 0
         return Prediction(
@@ -93,22 +99,14 @@ class TriageEngine(NetworkEngine["TriageNetwork", "_Settings"]):
             covid=probability(logit, self.settings.temperature),
             lungs=lungs,
             sources={"lungs": self._support.identity},
-            evidence={"slices": _contributions(by_slice, box)},
+            evidence={"slices": slice_contributions(by_slice, box)},
         )
 
     def _lung_box(self, lungs: np.ndarray, scan: Geometry) -> Geometry:
         """The box around the lungs without a margin, as published."""
         thickness = max(self.settings.slice_mm, slice_spacing(scan))
         spacing = (thickness, self.settings.spacing_mm, self.settings.spacing_mm)
-        return grid_over(*_box_of(lungs, scan), spacing)
-
-
-def _box_of(mask: np.ndarray, scan: Geometry) -> tuple[np.ndarray, np.ndarray]:
-    """LPS corners (x, y, z) of the box around a mask on a scan stored in whatever way."""
-    from COVIDMultitaskLib.measuring.masks import bounding_box
-
-    corners = scan.cropped(*bounding_box(mask)).corners_mm()
-    return corners.min(0), corners.max(0)
+        return grid_over(*box_of_lungs(lungs, scan), spacing)
 
 
 def _read_slices(network: TriageNetwork, hu: np.ndarray, progress: Progress) -> tuple[torch.Tensor, torch.Tensor]:
@@ -140,21 +138,3 @@ def _classified(network: TriageNetwork, class_map: torch.Tensor) -> tuple[torch.
         (gradient,) = torch.autograd.grad(logit, maps)
         by_slice = torch.einsum("bczyx,bczyx->z", gradient, maps.detach())
     return logit.detach().cpu(), by_slice.cpu().numpy()
-
-
-def _cleaned_scores(lesion: torch.Tensor, hu: np.ndarray, box: Geometry, threshold: float) -> torch.Tensor:
-    """Scores of the lesions' kinds without specks."""
-    import torch
-
-    from COVIDMultitaskLib.postprocessing import clean_lesions
-
-    found = (lesion > threshold).numpy()
-    specks = found & (clean_lesions(found, None, box.spacing_mm) == 0)
-    return lesion_scores(lesion.masked_fill(torch.from_numpy(specks), 0.0), torch.from_numpy(hu), threshold)
-
-
-def _contributions(by_slice: np.ndarray, box: Geometry) -> np.ndarray:
-    """Rows (x, y, z, contribution) of the slices, their middles in LPS mm."""
-    z, y, x = box.shape
-    middle = np.c_[np.arange(z), np.full(z, (y - 1) / 2), np.full(z, (x - 1) / 2), np.ones(z)]
-    return np.c_[(middle @ box.affine.T)[:, :3], by_slice]

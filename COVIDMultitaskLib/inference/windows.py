@@ -11,6 +11,7 @@ from COVIDMultitaskLib.progress import Progress
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from COVIDMultitaskLib.networks.joint import JointNetwork, Segmentation
 
@@ -40,7 +41,7 @@ def segment_scan(
     padded = _padded(image)
     whole = tuple(padded.shape[2:])
     window = whole if math.prod(whole) <= one_pass_voxels else tuple(map(min, whole, WINDOW))
-    with _told_of_layers(network, progress, math.prod(map(_windows_over, whole, window))):
+    with told_of_layers(network, progress, math.prod(map(_windows_over, whole, window))):
         found = network.segment(padded) if window == whole else _in_windows(network, padded, window)
     size = image.shape[2:]
     coarse = [n // FEATURE_STRIDE for n in size]
@@ -84,7 +85,7 @@ def _in_windows(network: JointNetwork, image: torch.Tensor, window: tuple[int, .
 
 
 @contextmanager
-def _told_of_layers(network: JointNetwork, progress: Progress, passes: int) -> Iterator[None]:
+def told_of_layers(network: nn.Module, progress: Progress, passes: int) -> Iterator[None]:
     """Advance after every layer: a pass takes many seconds, and the user may want to stop it."""
     layers = [module for module in network.modules() if not any(module.children())]
     progress.check()

@@ -46,6 +46,12 @@ def grid_over(
     return Geometry(tuple(shape[::-1]), tuple(spacing[::-1]), tuple(origin))
 
 
+def grid_of_shape(low_mm: np.ndarray, high_mm: np.ndarray, shape: tuple[int, int, int]) -> Geometry:
+    """Upright grid of that many voxels (z, y, x) that fills the box between two LPS points (x, y, z)."""
+    spacing = (high_mm - low_mm) / shape[::-1]
+    return Geometry(shape, tuple(spacing[::-1]), tuple(low_mm + spacing / 2))
+
+
 def slice_spacing(geometry: Geometry) -> float:
     """Distance along z of the slices of a scan stored in whatever way, in mm.
 
