@@ -51,6 +51,9 @@ OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Folder for t
 EngineOption = Annotated[
     str | None, typer.Option(help="Engine, with its shipped weights; the command engines lists them.")
 ]
+FillOption = Annotated[
+    str | None, typer.Option("--fill-with", help="Engine that supplies lobes and lesions the chosen one does not give.")
+]
 BundleOption = Annotated[Path | None, typer.Option(help="Folder of a weight bundle to use instead.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results in the folder.")]
@@ -63,6 +66,7 @@ def analyze_command(
     output: OutputOption,
     engine: EngineOption = None,
     bundle: BundleOption = None,
+    fill_with: FillOption = None,
     device: DeviceOption = "auto",
     series: Annotated[str | None, typer.Option(help="Series Instance UID, when the folder holds several.")] = None,
     overwrite: OverwriteOption = False,
@@ -73,7 +77,7 @@ def analyze_command(
     from COVIDMultitaskLib.pipeline import read_scan
 
     with _reported(as_json) as face:
-        chosen = make_engine(engine, bundle, device)
+        chosen = make_engine(engine, bundle, device, fill_with)
         _run(lambda progress: read_scan(scan, progress, series), chosen, output, overwrite, face)
 
 
@@ -113,17 +117,14 @@ def demo_command(
 
 @app.command("engines")
 def engines_command(as_json: JsonOption = False) -> None:
-    """List the installed engines: what they answer and what they were trained on."""
-    from COVIDMultitaskLib.bundles import open_bundle, shipped_bundles
-    from COVIDMultitaskLib.engines.registry import ENGINES
+    """List the engines: what they answer, their weights, and what these were trained on.
+
+    An engine without weights can be used with a bundle folder.
+    """
+    from COVIDMultitaskLib.engines.registry import engine_rows
 
     with _reported(as_json) as face:
-        rows = []
-        for path in shipped_bundles():
-            identity = open_bundle(path).identity
-            answers = sorted(getattr(ENGINES.get(identity.engine), "answers", ()))
-            rows.append({**vars(identity), "answers": answers})
-        face.list_engines(rows)
+        face.list_engines(engine_rows())
 
 
 def _run(
@@ -223,15 +224,29 @@ class _TerminalFace:
     def list_engines(self, rows: list[dict]) -> None:
         from rich.table import Table
 
-        table = Table("Engine", "Answers", "Weights", "Licence", "Trained on")
+        columns = {"licence": "Licence", "trained_on": "Trained on", "quality": "Quality"}
+        told = {key: title for key, title in columns.items() if any(row[key] for row in rows)}
+        table = Table("Engine", "Answers", "Weights", *told.values())
         for row in rows:
-            weights = f"{row['bundle']} {row['version']}"
-            table.add_row(row["engine"], ", ".join(row["answers"]), weights, row["licence"], row["trained_on"])
+            answers = ", ".join(row["answers"])
+            table.add_row(row["engine"], answers, _weights_in_words(row), *(row[key] or "" for key in told))
         self._console.print(table)
 
     def close(self) -> None:
         if self._bar.live.is_started:
             self._bar.stop()
+
+
+def _weights_in_words(row: dict) -> str:
+    """Bundle and version, and as far as it tells, its size and how long it takes."""
+    if row["bundle"] is None:
+        return "no weights installed"
+    lines = [f"{row['bundle']} {row['version']}"]
+    if row["parameters"]:
+        lines.append(f"{row['parameters'] / 1e6:.1f} million parameters")
+    if row["seconds"]:
+        lines.append(f"{row['seconds']:.0f} s for the reference scan")
+    return "\n".join(lines)
 
 
 _cancelled = threading.Event()

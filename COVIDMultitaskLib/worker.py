@@ -15,9 +15,9 @@ request                                                                         
 =================================================================================  ==========================
 
 ``id`` is the client's own; each event of a request carries it. ``input`` is what ``covid-multitask analyze``
-takes, ``output`` the folder of the results (of the phantom: a volume file); ``engine``, ``bundle`` and
-``device`` may be absent or null; with ``"overview": false`` no picture is drawn, so that matplotlib is not
-needed. One request runs at a time; ping and cancel are answered meanwhile.
+takes, ``output`` the folder of the results (of the phantom: a volume file); ``engine``, ``bundle``,
+``device`` and ``fill_with`` may be absent or null; with ``"overview": false`` no picture is drawn, so that
+matplotlib is not needed. One request runs at a time; ping and cancel are answered meanwhile.
 
 The first event is ``{"event": "hello", "protocol", "version", "process"}``. While a request runs:
 ``{"event": "progress", "id", "stage", "fraction", "elapsed_s"}`` with the keys of
@@ -60,15 +60,16 @@ class WarmEngine:
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
-        self._device = ""
+        self._choice: tuple[object, ...] = ()
 
-    def get(self, name: str | None, bundle: str | None, device: str) -> Engine:
+    def get(self, name: str | None, bundle: str | None, device: str, fill_with: str | None = None) -> Engine:
         """The engine as :func:`make_engine` makes it: the bundle's files are checked every time, loaded once."""
         from COVIDMultitaskLib.engines.registry import make_engine
 
-        fresh = make_engine(name, bundle, device)  # light: models are loaded when first used
-        if self._engine is None or (self._engine.identity, self._device) != (fresh.identity, device):
-            self._engine, self._device = fresh, device
+        fresh = make_engine(name, bundle, device, fill_with)  # light: models are loaded when first used
+        choice = (fresh.identity, device, fill_with)
+        if self._engine is None or self._choice != choice:
+            self._engine, self._choice = fresh, choice
         return self._engine
 
 
@@ -178,7 +179,9 @@ class Worker:
         scan, output = _text(request, "input"), Path(_text(request, "output"))
         progress = self._progress(request)
         progress.check()
-        engine = self._engine.get(_option(request, "engine"), _option(request, "bundle"), _device(request))
+        engine = self._engine.get(
+            _option(request, "engine"), _option(request, "bundle"), _device(request), _option(request, "fill_with")
+        )
         analyze_to_folder(
             lambda progress: read_scan(scan, progress, _option(request, "series")),
             engine,
@@ -206,20 +209,9 @@ class Worker:
         return {"event": "done", "output": output}
 
     def _devices(self, request: Request) -> dict[str, Any]:
-        return {"event": "devices", "devices": _list_devices()}
+        from COVIDMultitaskLib.inference.device import list_devices
 
-
-def _list_devices() -> list[dict[str, Any]]:
-    """What ``device`` may be, each with its name and its memory in GB where it has its own."""
-    import torch
-
-    found: list[dict[str, Any]] = [{"device": "cpu", "name": "CPU", "memory_gb": None, "free_gb": None}]
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        free, total = torch.cuda.mem_get_info(index)
-        name = torch.cuda.get_device_name(index)
-        memory = {"memory_gb": round(total / 1e9, 1), "free_gb": round(free / 1e9, 1)}
-        found.append({"device": f"cuda:{index}", "name": name, **memory})
-    return found
+        return {"event": "devices", "devices": list_devices()}
 
 
 def _parse(line: bytes) -> Request:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-from COVIDMultitaskLib.bundles import Bundle, open_bundle, shipped_bundle
+from COVIDMultitaskLib.bundles import Bundle, open_bundle, shipped_bundle, shipped_bundles
 from COVIDMultitaskLib.engines.base import NetworkEngine
-from COVIDMultitaskLib.engines.contract import Engine
+from COVIDMultitaskLib.engines.contract import Engine, EngineIdentity
 from COVIDMultitaskLib.engines.joint import JointEngine
 from COVIDMultitaskLib.engines.m2unet import M2UNetEngine
 from COVIDMultitaskLib.engines.support import MAPS, FilledEngine, Support
@@ -70,3 +72,32 @@ def _refuse_to_fill_nothing(kind: type[NetworkEngine], fill_with: str | None) ->
         ]
         advice = f"fill with {' or '.join(sorted(helpers))}" if helpers else "leave out what fills"
         raise BundleError(f"{fill_with} cannot supply lobes or lesions that {kind.name} lacks; {advice}.")
+
+
+def engine_rows() -> list[dict[str, Any]]:
+    """What is known of each engine, once for each bundle that ships for it.
+
+    ``engine``, ``answers``, ``takes`` and ``needs_lungs`` are always there; ``bundle``, ``version``, ``sha256``,
+    ``licence`` and ``trained_on`` are None for an engine without weights; ``quality`` (one line), ``parameters`` and
+    ``seconds`` (for the reference scan on two cores) are None where a bundle does not tell them.
+
+    :raises BundleError: when a bundle is damaged.
+    """
+    bundles = [open_bundle(path) for path in shipped_bundles()]
+    rows = [_row(bundle.identity.engine, bundle) for bundle in bundles]
+    without = sorted(set(ENGINES) - {row["engine"] for row in rows})
+    return [*rows, *(_row(name, None) for name in without)]
+
+
+def _row(name: str, bundle: Bundle | None) -> dict[str, Any]:
+    kind = ENGINES.get(name)
+    identity = {item.name: getattr(bundle.identity, item.name) if bundle else None for item in fields(EngineIdentity)}
+    told = bundle.metadata["covid_multitask"] if bundle else {}
+    return {
+        **identity,
+        "engine": name,
+        "answers": sorted(kind.answers) if kind else [],
+        "takes": kind.takes if kind else None,
+        "needs_lungs": kind.needs_lungs if kind else None,
+        **{fact: told.get(fact) for fact in ("quality", "parameters", "seconds")},
+    }

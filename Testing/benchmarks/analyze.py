@@ -7,7 +7,10 @@ the other with ``--compare``.
 
     python Testing/benchmarks/analyze.py path/to/scan --save before.json
     python Testing/benchmarks/analyze.py path/to/scan --compare before.json
+    python Testing/benchmarks/analyze.py path/to/scan --engine triage --max-seconds 90 --max-mb 4000
 
+An engine whose weights are not installed is measured with random ones of full size: neither time nor memory depends
+on them much.
 Linux only (memory is read from /proc).
 """
 
@@ -231,6 +234,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--compare", type=Path, metavar="JSON", help="figures to compare with")
     parser.add_argument("--max-seconds", type=float, help="fail when the median takes longer")
     parser.add_argument("--max-mb", type=float, help="fail when the median needs more memory")
+    parser.add_argument("--engine", help="measure this engine")
     parser.add_argument(
         "--option", action="append", default=[], help="passed on to analyze, as in --option=--device=cpu"
     )
@@ -238,6 +242,24 @@ def arguments() -> argparse.Namespace:
     if chosen.scan is None:
         parser.error("name a scan: a DICOM folder, NIfTI, NRRD or MetaImage file")
     return chosen
+
+
+def engine_options(engine: str | None, folder: Path) -> list[str]:
+    """How to ask for an engine; with random weights in a bundle under ``folder`` where none ship."""
+    if engine is None:
+        return []
+    listed = subprocess.run(
+        [sys.executable, "-m", "COVIDMultitaskLib", "engines", "--json"],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    if any(row["engine"] == engine and row["bundle"] for row in json.loads(listed.stdout)["engines"]):
+        return ["--engine", engine]
+    make = [sys.executable, "-m", "Testing.library.tiny_bundle", engine, str(folder / engine)]
+    subprocess.run(make, cwd=REPOSITORY, stdout=subprocess.DEVNULL, check=True)
+    print(f"{engine} has no weights installed: measured with random ones")
+    return ["--bundle", str(folder / engine)]
 
 
 def measure_all(scan: Path, repeat: int, options: Sequence[str]) -> list[Run]:
@@ -255,7 +277,9 @@ def main() -> int:
     """Exit code: 1 when a limit is exceeded."""
     chosen = arguments()
     print(f"{chosen.scan.name} on {machine()}")
-    runs = measure_all(chosen.scan, max(chosen.repeat, 1), chosen.option)
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        options = [*engine_options(chosen.engine, Path(folder)), *chosen.option]
+        runs = measure_all(chosen.scan, max(chosen.repeat, 1), options)
     run = median_run(runs)
     reference = None
     if chosen.compare:

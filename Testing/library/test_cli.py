@@ -21,6 +21,7 @@ import pytest
 from typer.testing import CliRunner
 
 from COVIDMultitaskLib import cli
+from COVIDMultitaskLib.engines.registry import ENGINES
 from COVIDMultitaskLib.errors import CovidMultitaskError
 from COVIDMultitaskLib.pipeline import RESULT_FILES
 from COVIDMultitaskLib.progress import STAGES, Progress
@@ -179,10 +180,14 @@ def test_engines_are_listed(command) -> None:
     plain, machine = command("engines"), command("engines", "--json")
     assert plain.exit_code == machine.exit_code == 0
     (record,) = machine.events
+    assert {row["engine"] for row in record["engines"]} == set(ENGINES)
     for row in record["engines"]:
-        assert row["answers"] == ["diagnosis", "lesions", "lobes", "severity"]
-        assert re.fullmatch("[0-9a-f]{64}", row["sha256"]) and row["licence"] and row["trained_on"]
+        assert row["answers"] == sorted(ENGINES[row["engine"]].answers)
         assert row["engine"] in plain.stdout
+        if row["bundle"] is None:
+            assert row["licence"] is row["sha256"] is None and "no weights" in plain.stdout
+        else:
+            assert re.fullmatch("[0-9a-f]{64}", row["sha256"]) and row["licence"] and row["trained_on"]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["analyze", "--help"], ["demo", "--help"], ["engines", "--help"]])
