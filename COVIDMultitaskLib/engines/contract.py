@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from COVIDMultitaskLib.progress import Progress
 from COVIDMultitaskLib.volume import Volume
+
+if TYPE_CHECKING:
+    from COVIDMultitaskLib.measuring.differential import Reference
 
 ANSWERS: tuple[str, ...] = ("lobes", "lesions", "severity", "diagnosis")
 
@@ -72,6 +75,8 @@ class Prediction:
     :param covid: probability of COVID-19, from an engine that tells it only from everything else.
     :param sources: which weights gave an answer that those of ``identity`` did not: by the answer's name, "lungs",
         "lobes" or "lesions".
+    :param lesion_reference: how statistics of the lesions are distributed in cases of known diagnosis; see
+        :mod:`COVIDMultitaskLib.measuring.differential`.
     """
 
     identity: EngineIdentity
@@ -84,6 +89,7 @@ class Prediction:
     lungs: np.ndarray | None = None
     covid: float | None = None
     sources: Mapping[str, EngineIdentity] = field(default_factory=dict)
+    lesion_reference: Reference | None = None
 
 
 class Engine(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from COVIDMultitaskLib.findings import (
 from COVIDMultitaskLib.labels import DIAGNOSES, SEVERITIES
 from COVIDMultitaskLib.measuring.boundary import boundary_gradient
 from COVIDMultitaskLib.measuring.components import MIN_LESION_ML, Components, Tally
+from COVIDMultitaskLib.measuring.differential import compare
 from COVIDMultitaskLib.measuring.distribution import LungFrame, Places, Shares, lung_frames
 from COVIDMultitaskLib.measuring.masks import Masks, cut_masks, lesion_voxels, with_lesions
 from COVIDMultitaskLib.measuring.quality import cut_ends, mask_flags, scan_flags
@@ -58,7 +59,7 @@ def measure(volume: Volume, prediction: Prediction) -> Findings:
     hu = volume.array if volume.intensity is IntensityKind.HOUNSFIELD else None
     measures = measure_masks(prediction.lobes, prediction.lesions, volume.geometry, hu)
     quality = (*measures.quality, *scan_flags(volume, prediction.unlikeness))
-    return Findings(
+    findings = Findings(
         engine=prediction.identity,
         input=summarise(volume),
         severity=_probabilities(prediction.severity, SEVERITIES),
@@ -66,6 +67,9 @@ def measure(volume: Volume, prediction: Prediction) -> Findings:
         notice=notice(prediction.identity),
         **{**vars(measures), "quality": tuple(sorted(quality, key=lambda flag: flag.level != "warning"))},
     )
+    if prediction.lesion_reference is None or prediction.lesions is None:
+        return findings
+    return replace(findings, differential=compare(findings, prediction.lesion_reference))
 
 
 def measure_masks(

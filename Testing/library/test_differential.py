@@ -207,3 +207,11 @@ def test_findings_with_a_differential_survive_json() -> None:
     found = dataclasses.replace(FOUND, differential=compare(FOUND, reference))
     assert Findings.from_dict(json.loads(json.dumps(found.to_dict()))) == found
     assert "differential" not in FOUND.to_dict()
+
+
+def test_an_engines_reference_comes_with_the_findings() -> None:
+    volume, lobes, lesions = SCENE
+    reference = reference_of([("covid_19", FOUND)] * LEAST_CASES)
+    found = measure(volume, answer(lobes, lesions, lesion_reference=reference))
+    assert found.differential == compare(FOUND, reference)
+    assert measure(volume, answer(lobes, None, lesion_reference=reference)).differential is None
