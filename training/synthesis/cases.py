@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from training.synthesis.anatomy import load_anatomy
+from training.synthesis.appearance import APPEARANCES, appearance
 from training.synthesis.chest import Chest, make_chest
 from training.synthesis.draw import Draw
 
@@ -26,10 +27,14 @@ VALIDATION_SEED = 10_000_000
 
 @dataclass(frozen=True)
 class CaseSettings:
-    """What all scans of a folder have in common."""
+    """What all scans of a folder have in common.
+
+    :param appearance: name of the ranges that protocols and rendering are drawn from.
+    """
 
     size: tuple[int, int, int] = (112, 104, 128)
     spacing_mm: float = 2.5
+    appearance: str = "train"
 
 
 def split_shapes(anatomies: Path) -> dict[str, list[Path]]:
@@ -43,26 +48,29 @@ def make_case(seed: int, shapes: list[Path], folder: Path, settings: CaseSetting
     """Make the scan of a seed unless it is there already."""
     path = folder / f"{seed}.npz"
     if not path.exists():
-        torch.set_num_threads(1)
-        chest = make_chest(
-            load_anatomy(shapes[seed % len(shapes)]), Draw(seed), settings.size, spacing_mm=settings.spacing_mm
-        )
-        save_case(chest, path)
+        anatomy, look = load_anatomy(shapes[seed % len(shapes)]), appearance(settings.appearance)
+        chest = make_chest(anatomy, Draw(seed), settings.size, settings.spacing_mm, look)
+        save_case(chest, path, appearance=settings.appearance, shape=anatomy.name)
     return path
 
 
-def save_case(chest: Chest, path: Path) -> None:
-    """Write a scan with its labels whole or not at all."""
+def save_case(chest: Chest, path: Path, **origin: str) -> None:
+    """Write a scan with all its labels, and how it came about, whole or not at all.
+
+    :param origin: what else to write, by name.
+    """
+    how = {} if chest.protocol is None else asdict(chest.protocol)
+    arrays = {
+        "hu": chest.hu.round().to(torch.int16).numpy(),
+        "lobes": chest.lobes.to(torch.uint8).numpy(),
+        "lesions": chest.lesions.to(torch.uint8).numpy(),
+        "labels": np.array([chest.severity, chest.diagnosis]),
+        "worst_lung_percent": np.array(chest.worst_lung_percent),
+        **{name: np.array(value) for name, value in {**how, **origin, "pattern": chest.pattern}.items()},
+    }
     temporary = path.with_suffix(".partial")
     with temporary.open("wb") as stream:
-        np.savez_compressed(
-            stream,
-            hu=chest.hu.round().to(torch.int16).numpy(),
-            lobes=chest.lobes.to(torch.uint8).numpy(),
-            lesions=chest.lesions.to(torch.uint8).numpy(),
-            labels=np.array([chest.severity, chest.diagnosis]),
-            worst_lung_percent=chest.worst_lung_percent,
-        )
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
     temporary.replace(path)
 
 
@@ -88,9 +96,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--size", type=int, nargs=3, default=CaseSettings.size, metavar=("Z", "Y", "X"))
     parser.add_argument("--spacing", type=float, default=CaseSettings.spacing_mm, help="millimetres")
+    parser.add_argument("--appearance", choices=list(APPEARANCES), default=CaseSettings.appearance)
     parser.add_argument("--processes", type=int, default=1)
     arguments = parser.parse_args()
-    settings = CaseSettings(tuple(arguments.size), arguments.spacing)
+    settings = CaseSettings(tuple(arguments.size), arguments.spacing, arguments.appearance)
     make_cases(arguments.anatomies, arguments.output, arguments.part, arguments.count, settings, arguments.processes)
 
 

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from COVIDMultitaskLib import labels
-from training.synthesis.acquisition import acquire
+from COVIDMultitaskLib.preparation.grid import labels_on_scan
+from COVIDMultitaskLib.volume import Geometry
+from training.synthesis.acquisition import PADDING_HU, Protocol, acquire, draw_protocol
 from training.synthesis.anatomy import Anatomy
-from training.synthesis.body import render_body
-from training.synthesis.disease import add_disease, affected_percentages, pleural_effusion
+from training.synthesis.appearance import TRAIN, Appearance
+from training.synthesis.body import blood_hu, render_body
+from training.synthesis.disease import affected_percentages, draw_lesions, pleural_effusion, with_look_alikes
 from training.synthesis.draw import Draw
 from training.synthesis.lungs import make_lungs
-from training.synthesis.shape import Shape, deform
+from training.synthesis.shape import Shape, centred_grid, deform
 
 SEVERE_ABOVE_PERCENT = 50.0
 """Severe: more than half of the worse lung is affected (MosMed's CT-3 and CT-4)."""
 
+EFFUSION_CHANCE = {"no_pneumonia": 0.1, "other_pneumonia": 0.35, "covid_19": 0.06}
+
 
 @dataclass
 class Chest:
-    """A synthetic scan; arrays are (z, y, x) with z up, y to the back, x to the left.
+    """A scan with all its labels; arrays are (z, y, x) with z up, y to the back, x to the left.
 
     :param hu: float32 Hounsfield units.
     :param lobes: long, values of ``labels.LOBES``.
@@ -29,6 +37,8 @@ class Chest:
     :param diagnosis: index into ``labels.DIAGNOSES``.
     :param severity: index into ``labels.SEVERITIES``.
     :param worst_lung_percent: affected percentage of the worse lung.
+    :param pattern: of ``disease.PATTERNS``, or empty.
+    :param protocol: how it was scanned, where that was simulated.
     """
 
     hu: torch.Tensor
@@ -37,36 +47,97 @@ class Chest:
     diagnosis: int
     severity: int
     worst_lung_percent: float
+    pattern: str = ""
+    protocol: Protocol | None = None
 
 
-def make_chest(anatomy: Anatomy, draw: Draw, size: tuple[int, int, int], spacing_mm: float = 2.0) -> Chest:
-    """Make a scan on a grid of ``size`` (z, y, x) voxels.
+def make_chest(
+    anatomy: Anatomy, draw: Draw, size: tuple[int, int, int], spacing_mm: float = 2.5, look: Appearance = TRAIN
+) -> Chest:
+    """Make a scan, and put it on a network's grid of ``size`` (z, y, x) voxels as inference does.
 
     :param anatomy: the real shape to start from.
     :param draw: all chance comes from here.
+    :param look: the ranges to draw from.
     """
-    shape = deform(anatomy, size, spacing_mm, draw)
-    diagnosis = str(draw.scalars.choice(labels.DIAGNOSES, p=[0.25, 0.25, 0.5]))
-    hu = render_body(shape, draw)
-    if draw.chance(0.3 if diagnosis == "other_pneumonia" else 0.06):
-        hu = _fill_with_fluid(hu, shape, draw)
-    disease = add_disease(shape, make_lungs(shape, draw), diagnosis, draw)
-    hu = hu + shape.lung.clamp(0, 1) * (disease.hu - hu)
-    worst = max(affected_percentages(shape.lobes, disease.lesions).values())
-    scan, seen = acquire(hu, shape, draw)
+    with one_thread():
+        protocol = draw_protocol(look, draw)
+        network = centred_grid(size, (spacing_mm,) * 3)
+        shape = deform(anatomy, _drawing_grid(network, protocol.drawing_spacing_mm(spacing_mm)), draw)
+        diagnosis = draw.choice({"no_pneumonia": 0.25, "other_pneumonia": 0.3, "covid_19": 0.45})
+        hu, lesions, pattern = _patient(shape, diagnosis, look, draw)
+        scan, seen = acquire(hu, shape, protocol, draw).on(network)
+        lobes, lesions = _labels_on(network, shape, lesions)
+    worst = max(affected_percentages(lobes, lesions).values())
+    shown = torch.from_numpy(seen)
     return Chest(
-        hu=scan,
-        lobes=torch.where(seen, shape.lobes, 0),
-        lesions=torch.where(seen, disease.lesions, 0),
+        hu=torch.from_numpy(scan).clamp(min=PADDING_HU),
+        lobes=torch.where(shown, lobes, 0),
+        lesions=torch.where(shown, lesions, 0),
         diagnosis=labels.DIAGNOSES.index(diagnosis),
         severity=int(worst > SEVERE_ABOVE_PERCENT),
         worst_lung_percent=worst,
+        pattern=pattern,
+        protocol=protocol,
     )
 
 
-def _fill_with_fluid(hu: torch.Tensor, shape: Shape, draw: Draw) -> torch.Tensor:
-    """Effusion: what it fills is no longer lung."""
-    fluid = pleural_effusion(shape, draw)
-    shape.lobes = torch.where(fluid, 0, shape.lobes)
-    shape.lung = torch.where(fluid, 0.0, shape.lung)
-    return torch.where(fluid, draw.uniform(-5, 25) + 8 * draw.white(shape.size), hu)
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums come out alike whatever the number of threads, and many processes do not fight for cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _drawing_grid(network: Geometry, spacing_mm: tuple[float, float, float]) -> Geometry:
+    """A grid of that spacing over the network's."""
+    sides = zip(network.extent_mm, spacing_mm, strict=True)
+    size = [int(np.ceil(extent / step)) for extent, step in sides]
+    return centred_grid(size, spacing_mm)
+
+
+def _patient(shape: Shape, diagnosis: str, look: Appearance, draw: Draw) -> tuple[torch.Tensor, torch.Tensor, str]:
+    """HU and lesion labels on the drawing's grid, and the pattern; fluid is taken out of the shape's lungs."""
+    blood, added = blood_hu(look, draw)
+    hu = render_body(shape, blood, added, look, draw)
+    collapsed = None
+    if draw.chance(EFFUSION_CHANCE[diagnosis]):
+        effusion = pleural_effusion(shape, draw)
+        shape.lobes = torch.where(effusion.fluid, 0, shape.lobes)
+        shape.lung = torch.where(effusion.fluid, 0.0, shape.lung)
+        hu = torch.where(effusion.fluid, draw.uniform(-5, 25) + 4 * shape.smooth(draw, 6), hu)
+        collapsed = effusion.collapsed
+    lungs = make_lungs(shape, blood, draw)
+    lesions = draw_lesions(shape, diagnosis, look, draw)
+    inside = with_look_alikes(lesions.over(lungs.with_fissures(lungs.parenchyma)), lesions, shape, draw)
+    if collapsed is not None:
+        inside = torch.where(collapsed, draw.uniform(20, 60) + 0.3 * added, inside)
+        if diagnosis != "no_pneumonia":
+            lesions.labels = torch.where(collapsed, labels.CONSOLIDATION, lesions.labels)
+    hu = hu + shape.lung.clamp(0, 1) * (inside - hu)
+    if not lesions.keeps_bronchi_open:
+        lungs = lungs.with_filled_airways(lesions.solid)
+    return lungs.with_trees(hu), lesions.labels, lesions.pattern
+
+
+def _labels_on(network: Geometry, shape: Shape, lesions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lobes and lesions on the network's grid, long: what covers most of each voxel."""
+    box, grid = _around(shape.lung > 0, shape.grid)
+    lung, lobes, kinds = shape.lung[box].clamp(0, 1), shape.lobes[box], lesions[box]
+    lobe_scores = torch.stack([1 - lung, *(lung * (lobes == lobe.value) for lobe in labels.LOBES)])
+    lesion_scores = torch.stack([(kinds == value).float() for value in (0, *(kind.value for kind in labels.LESIONS))])
+    found = labels_on_scan([lobe_scores, lesion_scores], grid, network)
+    lobe_map, lesion_map = (torch.from_numpy(one.astype(np.int64)) for one in found)
+    return lobe_map, torch.where(lobe_map > 0, lesion_map, 0)
+
+
+def _around(mask: torch.Tensor, grid: Geometry) -> tuple[tuple[slice, ...], Geometry]:
+    """The box of a mask's true voxels with two more on each side, as slices and as a grid."""
+    axes = [mask.any(dim=a).any(dim=b).nonzero().flatten() for a, b in ((1, 1), (0, 1), (0, 0))]
+    start = [max(int(axis.min()) - 2, 0) if len(axis) else 0 for axis in axes]
+    stop = [min(int(axis.max()) + 3, n) if len(axis) else n for axis, n in zip(axes, grid.shape, strict=True)]
+    return tuple(map(slice, start, stop)), grid.cropped(tuple(start), tuple(stop))  # type: ignore[arg-type]

@@ -2,35 +2,56 @@
 
 The patterns follow the radiological descriptions of COVID-19 (multifocal, bilateral,
 peripheral and posterior ground-glass, crazy paving, consolidation growing with
-severity; Bernheim 2020, Salehi 2020) and of other pneumonias (lobar consolidation with
-air bronchograms, bronchopneumonia, centrilobular nodules, effusion; Franquet 2018).
-Numbers not given there are ours; the model card says so.
+severity, organising forms; Bernheim 2020, Salehi 2020) and of other pneumonias (lobar
+consolidation with air bronchograms, bronchopneumonia, centrilobular nodules, effusion;
+Franquet 2018). Numbers, with their sources, are in ``literature``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from COVIDMultitaskLib import labels
-from training.synthesis.draw import Draw, length
-from training.synthesis.lungs import Lungs
+from training.synthesis import literature
+from training.synthesis.appearance import Appearance
+from training.synthesis.draw import Draw
 from training.synthesis.shape import Shape
+
+PATTERNS: dict[str, dict[str, float]] = {
+    "no_pneumonia": {"clear": 0.25, "look_alikes": 0.75},
+    "other_pneumonia": {"lobar": 0.4, "bronchopneumonia": 0.32, "centrilobular": 0.18, "multilobar": 0.1},
+    "covid_19": {"ground_glass": 0.62, "organising": 0.2, "diffuse": 0.18},
+}
+"""How often each pattern is drawn; chosen by us, so that a network sees enough of each."""
 
 
 @dataclass
-class Disease:
-    """The lungs with disease in them.
+class Lesions:
+    """Disease drawn on a grid, not yet laid over lungs.
 
-    :param diagnosis: one of ``labels.DIAGNOSES``.
-    :param hu: attenuation of the lungs.
-    :param lesions: long, values of ``labels.LESIONS``.
+    :param pattern: of ``PATTERNS``.
+    :param glass: 0..1, share of a voxel that is ground-glass; likewise ``solid`` for consolidation.
+    :param glass_hu: attenuation of ground-glass; likewise ``solid_hu``.
+    :param labels: long, values of ``labels.LESIONS``.
+    :param keeps_bronchi_open: whether air bronchograms are seen.
     """
 
-    diagnosis: str
-    hu: torch.Tensor
-    lesions: torch.Tensor
+    pattern: str
+    glass: torch.Tensor
+    solid: torch.Tensor
+    glass_hu: torch.Tensor
+    solid_hu: torch.Tensor
+    labels: torch.Tensor
+    keeps_bronchi_open: bool
+
+    def over(self, tissue: torch.Tensor) -> torch.Tensor:
+        """HU of lung tissue ``tissue`` (z, y, x) with the disease in it."""
+        denser = torch.maximum(self.glass_hu, tissue + 110).clamp(max=-200)
+        tissue = tissue + self.glass * (denser - tissue)
+        return tissue + self.solid * (self.solid_hu - tissue)
 
 
 @dataclass
@@ -41,68 +62,172 @@ class _Fields:
     consolidation: torch.Tensor
 
 
-def add_disease(shape: Shape, lungs: Lungs, diagnosis: str, draw: Draw) -> Disease:
-    """Draw the lesions of a diagnosis and render the lungs with them."""
+def draw_lesions(shape: Shape, diagnosis: str, look: Appearance, draw: Draw) -> Lesions:
+    """Draw the lesions of a diagnosis, one of ``labels.DIAGNOSES``."""
     empty = torch.full(shape.size, -1.0, device=draw.device)
     fields = _Fields(empty, empty.clone())
-    if diagnosis == "covid_19":
-        _covid(fields, shape, draw)
-    elif diagnosis == "other_pneumonia":
-        _other_pneumonia(fields, shape, draw)
-    hu, lesions = _render(fields, shape, lungs, draw)
-    hu = _with_look_alikes(hu, lesions, shape, draw)
-    return Disease(diagnosis, hu, lesions)
+    pattern = draw.choice(PATTERNS[diagnosis])
+    _DRAWN[pattern](fields, shape, draw)
+    return _rendered(pattern, fields, shape, look, draw)
+
+
+def _nothing(fields: _Fields, shape: Shape, draw: Draw) -> None:
+    """No lesion."""
 
 
 def _covid(fields: _Fields, shape: Shape, draw: Draw) -> None:
-    """From a few peripheral opacities to most of both lungs."""
-    stage = draw.scalars.beta(1.2, 1.3)
-    lung = (shape.lobes > 0).float()
-    back = torch.sigmoid(shape.points_mm[..., 1] / 35)
-    low = torch.sigmoid(-shape.points_mm[..., 0] / 60)
-    weight = lung * (0.03 + (1 - shape.depth) ** 3) * (0.15 + back) * (0.3 + low)
-    if draw.chance(0.15):
-        weight = lung  # now and then without preference
-    count = draw.integer(3, 6 + int(34 * stage))
-    largest = 16 + 50 * stage
-    for place in draw.points(weight, count):
-        _add_blob(fields.ground_glass, place, draw.log_uniform(8, largest), shape, draw)
-    if draw.chance(0.5 * stage):  # diffuse
-        veil = draw.smooth(shape.size, 45 / shape.spacing_mm) + 2.2 * (1 - shape.depth) - draw.uniform(0.2, 1.8)
-        torch.maximum(fields.ground_glass, veil, out=fields.ground_glass)
-    for place in draw.points(weight, draw.integer(0, int(3 + 14 * stage)) if draw.chance(0.75) else 0):
-        _add_blob(fields.consolidation, place, draw.log_uniform(5, 8 + 32 * stage), shape, draw)
-
-
-def _other_pneumonia(fields: _Fields, shape: Shape, draw: Draw) -> None:
-    """Lobar, broncho- or nodular pneumonia."""
-    lung = (shape.lobes > 0).float()
-    pattern = draw.scalars.choice(["lobar", "bronchopneumonia", "nodular"], p=[0.45, 0.35, 0.2])
-    if pattern == "lobar":
-        lobe = (shape.lobes == draw.integer(1, 5)).float()
-        for place in draw.points(lobe, draw.integer(1, 5)):
-            _add_blob(fields.consolidation, place, draw.uniform(15, 60), shape, draw, within=lobe)
-            _add_blob(fields.ground_glass, place, draw.uniform(18, 75), shape, draw, within=lobe)
-    elif pattern == "bronchopneumonia":
-        side = (shape.lobes <= 2) if draw.chance(0.5) else (shape.lobes >= 3)
-        weight = lung * torch.where(side, 1.0, 0.1) * (0.4 + shape.depth)
-        for place in draw.points(weight, draw.integer(4, 25)):
-            _add_blob(fields.consolidation, place, draw.uniform(4, 18), shape, draw)
-            _add_blob(fields.ground_glass, place, draw.uniform(6, 25), shape, draw)
+    """Multifocal opacities, from specks to a quarter of the lungs."""
+    weight = _covid_places(shape, draw)
+    lungs_ml = _millilitres(shape.lobes > 0, shape)
+    if draw.chance(0.6):
+        volumes = literature.MILD_COVID.volumes_ml(draw.scalars)
     else:
-        centre = draw.points(lung, 1)
-        cluster = torch.zeros_like(lung)
-        for place in centre:
-            offset = shape.points_mm - shape.points_mm[_clipped(place, shape)]
-            cluster = lung * torch.exp(-((length(offset) / draw.uniform(25, 80)) ** 2))
+        count = draw.integer(8, 40)
+        volumes = lungs_ml * draw.log_uniform(0.05, 0.35) * _shares(count, 1.2, draw)
+    share = float(volumes.sum()) / max(lungs_ml, 1.0)
+    solid = draw.uniform(0.1, 0.5) if draw.chance(literature.consolidation_chance(share)) else 0.0
+    for place, volume in zip(draw.points(weight, len(volumes)), volumes, strict=False):
+        radius = _radius_mm(1.7 * volume)  # a part falls outside the lung or on others
+        _add_blob(fields.ground_glass, place, radius, shape, draw)
+        if draw.chance(solid):
+            _add_blob(fields.consolidation, place, radius * draw.uniform(0.35, 0.8), shape, draw)
+
+
+def _covid_places(shape: Shape, draw: Draw) -> torch.Tensor:
+    """Where lesions begin: outer third, back and base more often than not (Salehi 2020)."""
+    lung = (shape.lobes > 0).float()
+    if draw.chance(1 - literature.COVID_PERIPHERAL):
+        return lung
+    back = torch.sigmoid((shape.y + 5) / 28)
+    low = torch.sigmoid(-(shape.z + 15) / 50)
+    weight = lung * (0.02 + (1 - shape.depth) ** 3) * (0.12 + back) * (0.3 + low)
+    if not draw.chance(literature.COVID_BILATERAL):
+        weight = weight * shape.side("left" if draw.chance(0.5) else "right")
+    return weight
+
+
+def _covid_diffuse(fields: _Fields, shape: Shape, draw: Draw) -> None:
+    """A quarter to nearly all of both lungs, with consolidation at back and base."""
+    outward = 1.6 * (1 - shape.depth) + 0.9 * torch.sigmoid(shape.y / 35) + 0.7 * torch.sigmoid(-shape.z / 50)
+    veil = shape.smooth(draw, draw.uniform(25, 60)) + 0.35 * shape.smooth(draw, 12) + outward * draw.uniform(0.3, 1.2)
+    _raise_to_share(fields.ground_glass, veil, shape.lobes > 0, draw.uniform(0.2, 0.92))
+    if draw.chance(0.8):
+        dense = shape.smooth(draw, draw.uniform(15, 40)) + outward
+        _raise_to_share(fields.consolidation, dense, shape.lobes > 0, draw.log_uniform(0.02, 0.45))
+
+
+def _covid_organising(fields: _Fields, shape: Shape, draw: Draw) -> None:
+    """Later weeks: perilobular bands and rings (reversed halo) within fading ground-glass."""
+    _covid(fields, shape, draw)
+    weight = _covid_places(shape, draw)
+    for place in draw.points(weight, draw.integer(2, 8)):
+        radius = draw.uniform(9, 22)
+        _add_blob(fields.ground_glass, place, 0.85 * radius, shape, draw)
+        _add_blob(fields.consolidation, place, radius, shape, draw, hollow=draw.uniform(0.15, 0.3))
+    band = draw.uniform(1.2, 2.2) - (shape.smooth(draw, 28).abs() * 28)
+    near = (1 - shape.depth) ** 2 + 0.5 * shape.smooth(draw, 40) > draw.uniform(0.7, 1.3)
+    bands = torch.where(near & (shape.lobes > 0), band, torch.full_like(band, -1.0)).clamp(-1, 1)
+    torch.maximum(fields.consolidation, bands, out=fields.consolidation)
+
+
+def _lobar(fields: _Fields, shape: Shape, draw: Draw) -> None:
+    """One lobe, a part or all of it, consolidated up to the fissure."""
+    present = [int(value) for value in torch.unique(shape.lobes) if value > 0]
+    if present:
+        _fill_lobe(fields, int(draw.scalars.choice(present)), draw.log_uniform(0.08, 1.0), shape, draw)
+
+
+def _multilobar(fields: _Fields, shape: Shape, draw: Draw) -> None:
+    present = [int(value) for value in torch.unique(shape.lobes) if value > 0]
+    for value in draw.scalars.permutation(present)[: draw.integer(2, 3)]:
+        _fill_lobe(fields, int(value), draw.log_uniform(0.1, 0.9), shape, draw)
+
+
+def _fill_lobe(fields: _Fields, value: int, share: float, shape: Shape, draw: Draw) -> None:
+    lobe = shape.lobes == value
+    for place in draw.points(lobe.float() * (0.2 + (1 - shape.depth)), 1):
+        distance = _distance_mm(place, shape, tuple(slice(0, n) for n in shape.size))
+        nearness = -distance / 25 + 0.35 * shape.smooth(draw, 18) + 0.2 * shape.smooth(draw, 7)
+        if draw.chance(0.4):  # gravity takes part
+            nearness = nearness + shape.y / draw.uniform(20, 60)
+        _raise_to_share(fields.consolidation, nearness, lobe, share * draw.uniform(0.5, 1.0))
+        _raise_to_share(fields.ground_glass, nearness, lobe, min(1.0, share * draw.uniform(1.05, 1.5)))
+
+
+def _bronchopneumonia(fields: _Fields, shape: Shape, draw: Draw) -> None:
+    """Patches around the bronchi, mostly on one side, soft at the edges and running together."""
+    side = shape.side("left" if draw.chance(0.5) else "right")
+    weight = (shape.lobes > 0).float() * torch.where(side, 1.0, draw.uniform(0.0, 0.4)) * (0.25 + shape.depth)
+    low = torch.sigmoid(-(shape.z + draw.uniform(-40, 40)) / 30)
+    for place in draw.points(weight * (0.1 + low), draw.integer(4, 28)):
+        radius = draw.log_uniform(4, 20)
+        _add_blob(fields.consolidation, place, 0.8 * radius, shape, draw)
+        _add_blob(fields.ground_glass, place, 1.35 * radius, shape, draw)
+
+
+def _centrilobular(fields: _Fields, shape: Shape, draw: Draw) -> None:
+    """Clusters of nodules of a few millimetres, with buds beside them (tree-in-bud)."""
+    lung = (shape.lobes > 0).float()
+    for centre in draw.points(lung, draw.integer(1, 3)):
+        distance = _distance_mm(centre, shape, tuple(slice(0, n) for n in shape.size))
+        cluster = lung * torch.exp(-((distance / draw.uniform(20, 55)) ** 2))
+        solid = draw.uniform(0.2, 0.9)
         for place in draw.points(cluster, draw.integer(15, 60)):
-            kind = fields.consolidation if draw.chance(0.5) else fields.ground_glass
-            _add_blob(kind, place, draw.uniform(3, 7), shape, draw)
+            kind = fields.consolidation if draw.chance(solid) else fields.ground_glass
+            _add_blob(kind, place, draw.uniform(2.2, 5.0), shape, draw)
 
 
-def _clipped(place: tuple[int, int, int], shape: Shape) -> tuple[int, int, int]:
-    z, y, x = (min(max(p, 0), n - 1) for p, n in zip(place, shape.size, strict=True))
-    return z, y, x
+_DRAWN = {
+    "clear": _nothing,
+    "look_alikes": _nothing,
+    "ground_glass": _covid,
+    "diffuse": _covid_diffuse,
+    "organising": _covid_organising,
+    "lobar": _lobar,
+    "multilobar": _multilobar,
+    "bronchopneumonia": _bronchopneumonia,
+    "centrilobular": _centrilobular,
+}
+
+
+def _shares(count: int, spread: float, draw: Draw) -> np.ndarray:
+    sizes = np.exp(draw.scalars.normal(0, spread, count))
+    return sizes / sizes.sum()
+
+
+def _radius_mm(volume_ml: float) -> float:
+    return float((3000 * volume_ml / (4 * np.pi)) ** (1 / 3))
+
+
+def _millilitres(mask: torch.Tensor, shape: Shape) -> float:
+    return float(mask.sum()) * shape.grid.voxel_ml
+
+
+def _raise_to_share(field: torch.Tensor, value: torch.Tensor, within: torch.Tensor, share: float) -> None:
+    """Raise ``field`` above 0 in that share of ``within`` where ``value`` is highest."""
+    values = value[within]
+    if not len(values):
+        return
+    some = values[:: max(1, len(values) // 20000)]
+    limit = torch.quantile(some, 1 - share) if share < 1 else some.min() - 1
+    raised = torch.where(within, (value - limit).clamp(-1, 1), torch.full_like(value, -1.0))
+    torch.maximum(field, raised, out=field)
+
+
+def _distance_mm(place: tuple[int, int, int], shape: Shape, box: tuple[slice, ...]) -> torch.Tensor:
+    return _stretched_distance_mm(place, shape, box, (1.0, 1.0, 1.0))
+
+
+def _stretched_distance_mm(
+    place: tuple[int, int, int], shape: Shape, box: tuple[slice, ...], stretch: tuple[float, float, float]
+) -> torch.Tensor:
+    """Distance from a voxel, each axis of (z, y, x) stretched, in a box of the grid."""
+    total: torch.Tensor | float = 0.0
+    for axis, position in enumerate((shape.z, shape.y, shape.x)):
+        centre = place[axis] * shape.spacing_mm[axis] + shape.grid.origin_mm[2 - axis]
+        part = position[tuple(box[axis] if a == axis else slice(None) for a in range(3))]
+        total = total + ((part - centre) * stretch[axis]) ** 2
+    return total.sqrt()  # type: ignore[union-attr]
 
 
 def _add_blob(
@@ -111,77 +236,104 @@ def _add_blob(
     radius_mm: float,
     shape: Shape,
     draw: Draw,
-    within: torch.Tensor | None = None,
+    hollow: float | None = None,
 ) -> None:
-    """Raise ``field`` in an irregular ellipsoid about ``place``."""
-    centre = _clipped(place, shape)
-    reach = max(3, round(1.9 * radius_mm / shape.spacing_mm))
-    box = tuple(slice(max(0, c - reach), min(n, c + reach + 1)) for c, n in zip(centre, shape.size, strict=True))
-    offset = shape.points_mm[box] - shape.points_mm[centre]
-    stretch = torch.tensor(draw.scalars.uniform(0.75, 1.5, 3), dtype=torch.float32, device=draw.device)
-    distance = length(offset * stretch) / radius_mm
+    """Raise ``field`` in an irregular ellipsoid about ``place``, or in a shell of it.
+
+    :param hollow: half the shell's thickness as a share of the radius.
+    """
+    reach = [max(2, round(1.9 * radius_mm / spacing)) for spacing in shape.spacing_mm]
+    box = tuple(slice(max(0, c - r), min(n, c + r + 1)) for c, r, n in zip(place, reach, shape.size, strict=True))
+    if any(part.start >= part.stop for part in box):
+        return
+    z, y, x = draw.scalars.uniform(0.75, 1.5, 3)
+    distance = _stretched_distance_mm(place, shape, box, (float(z), float(y), float(x))) / radius_mm
     size = distance.shape
-    rough = draw.uniform(0.1, 0.35) * draw.smooth(size, max(2.0, 0.7 * radius_mm / shape.spacing_mm))
-    rough = rough + draw.uniform(0.0, 0.3) * draw.smooth(size, max(2.0, 5.0 / shape.spacing_mm))
-    blob = 1 - distance + rough
-    if within is not None:
-        blob = torch.where(within[box] > 0, blob, torch.full_like(blob, -1.0))
+    rough = draw.uniform(0.1, 0.35) * draw.smooth(size, _cells(0.7 * radius_mm, shape))
+    rough = rough + draw.uniform(0.0, 0.3) * draw.smooth(size, _cells(5.0, shape))
+    blob = 1 - distance + rough if hollow is None else 1 - (distance + rough - 0.8).abs() / hollow
     field[box] = torch.maximum(field[box], blob)
 
 
-def _render(fields: _Fields, shape: Shape, lungs: Lungs, draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
-    """HU and labels. A voxel is labelled where at least half of it is lesion."""
-    size, spacing = shape.size, shape.spacing_mm
-    softness = draw.uniform(0.03, 0.14)
-    glass = torch.sigmoid(fields.ground_glass / softness)
-    solid = torch.sigmoid(fields.consolidation / draw.uniform(0.03, 0.08))
-    glass_hu = draw.uniform(-680, -380) + draw.uniform(20, 80) * draw.smooth(size, 10 / spacing)
-    glass_hu = torch.maximum(glass_hu, lungs.parenchyma + draw.uniform(110, 200)).clamp(max=-250)
+def _cells(size_mm: float, shape: Shape) -> list[float]:
+    return [max(2.0, size_mm / spacing) for spacing in shape.spacing_mm]
+
+
+def _rendered(pattern: str, fields: _Fields, shape: Shape, look: Appearance, draw: Draw) -> Lesions:
+    """Shares, HU and labels. A voxel is labelled where at least half of it is lesion."""
+    softness = draw.within(look.softness)
+    grain_mm = draw.within(look.glass_grain_mm)
+    glass_hu = draw.within(look.glass_hu) + draw.uniform(20, 70) * shape.smooth(draw, grain_mm)
     if draw.chance(0.4):  # crazy paving: a net of thickened septa
-        net = torch.exp(-((draw.smooth(size, 7 / spacing) / 0.25) ** 2))
+        net = torch.exp(-((shape.smooth(draw, 8) / 0.25) ** 2))
         glass_hu = glass_hu + draw.uniform(50, 220) * net
-    solid_hu = draw.uniform(-60, 55) + draw.uniform(5, 40) * draw.smooth(size, 8 / spacing)
-    tissue = lungs.parenchyma + glass * (glass_hu - lungs.parenchyma)
-    tissue = tissue + solid * (solid_hu - tissue)
-    bronchogram = lungs if draw.chance(0.7) else _without_airways(lungs)
+    solid_hu = draw.within(look.solid_hu) + draw.uniform(5, 40) * shape.smooth(draw, 8)
     inside = shape.lobes > 0
-    lesions = torch.where((fields.ground_glass > 0) & inside, labels.GROUND_GLASS, 0)
-    lesions = torch.where((fields.consolidation > 0) & inside, labels.CONSOLIDATION, lesions)
-    return bronchogram.render(tissue), lesions
+    kinds = torch.where((fields.ground_glass > 0) & inside, labels.GROUND_GLASS, 0)
+    kinds = torch.where((fields.consolidation > 0) & inside, labels.CONSOLIDATION, kinds)
+    return Lesions(
+        pattern=pattern,
+        glass=torch.sigmoid(fields.ground_glass / softness),
+        solid=torch.sigmoid(fields.consolidation / (0.6 * softness)),
+        glass_hu=glass_hu,
+        solid_hu=solid_hu,
+        labels=kinds,
+        keeps_bronchi_open=draw.chance(0.7),
+    )
 
 
-def _without_airways(lungs: Lungs) -> Lungs:
-    """Airways filled with secretion."""
-    return Lungs(lungs.parenchyma, lungs.vessels, lungs.vessel_hu, torch.zeros_like(lungs.lumen), lungs.fissures)
-
-
-def _with_look_alikes(hu: torch.Tensor, lesions: torch.Tensor, shape: Shape, draw: Draw) -> torch.Tensor:
+def with_look_alikes(hu: torch.Tensor, lesions: Lesions, shape: Shape, draw: Draw) -> torch.Tensor:
     """Nodules, masses, scars and plates of atelectasis: dense, but no pneumonia, so not labelled."""
-    clear = ((shape.lobes > 0) & (lesions == 0)).float()
+    clear = ((shape.lobes > 0) & (lesions.labels == 0)).float()
+    likely = {"clear": 0.0, "look_alikes": 0.5}.get(lesions.pattern, 0.2)
     looks = torch.full(shape.size, -1.0, device=draw.device)
-    for place in draw.points(clear, draw.integer(1, 6) if draw.chance(0.35) else 0):
-        _add_blob(looks, place, draw.log_uniform(2.5, 14), shape, draw)
-    if draw.chance(0.25):  # plates and scars
-        plate = draw.smooth(shape.size, 30 / shape.spacing_mm).abs() * 30 - draw.uniform(0.8, 2.0)
-        patch = draw.smooth(shape.size, 50 / shape.spacing_mm) > 1.3
+    for place in draw.points(clear, draw.integer(1, 6) if draw.chance(likely) else 0):
+        _add_blob(looks, place, draw.log_uniform(2.5, 8), shape, draw)
+    if draw.chance(0.5 * likely):  # a tumour, lobulated
+        for place in draw.points(clear, 1):
+            _add_blob(looks, place, draw.log_uniform(8, 32), shape, draw)
+    if draw.chance(likely):  # plates and scars
+        plate = shape.smooth(draw, 30).abs() * 30 - draw.uniform(0.8, 2.0)
+        patch = shape.smooth(draw, 50) + torch.sigmoid(-shape.z / 40) > draw.uniform(1.4, 2.0)
         looks = torch.where(patch & (plate < 0), torch.ones_like(looks), looks)
+    if draw.chance(0.5 * likely):  # scarred caps of the lungs
+        caps = (shape.z - draw.uniform(75, 110)) / 20 + 1.2 * (0.5 - shape.depth) + 0.4 * shape.smooth(draw, 9) - 0.6
+        looks = torch.maximum(looks, caps.clamp(-1, 1))
+    if draw.chance(0.5 * likely):  # a thin airless band at the back of the base
+        band = 1 - shape.depth / draw.uniform(0.04, 0.15) + (shape.y - draw.uniform(40, 80)) / 20
+        band = torch.minimum(band, -(shape.z + draw.uniform(10, 60)) / 15) + 0.3 * shape.smooth(draw, 15)
+        looks = torch.maximum(looks, torch.where(band > 0, band, torch.full_like(band, -1.0)).clamp(-1, 1))
     alpha = torch.sigmoid(looks / 0.06) * clear
-    return hu + alpha * (draw.uniform(-60, 60) - hu)
+    return hu + alpha * (draw.uniform(-40, 70) - hu)
 
 
-def pleural_effusion(shape: Shape, draw: Draw) -> torch.Tensor:
-    """Mask of fluid that settles at the back of one or both lungs and takes their place."""
+@dataclass
+class Effusion:
+    """Fluid in the pleural space, and the lung it has pressed empty.
+
+    :param fluid: boolean (z, y, x): no longer lung.
+    :param collapsed: boolean: lung beside it without air.
+    """
+
+    fluid: torch.Tensor
+    collapsed: torch.Tensor
+
+
+def pleural_effusion(shape: Shape, draw: Draw) -> Effusion:
+    """Fluid that settles at the back of one or both lungs and takes their place."""
     fluid = torch.zeros_like(shape.lung, dtype=torch.bool)
-    for low, high in ((1, 2), (3, 5)):
-        if not draw.chance(0.6):
+    collapsed = fluid.clone()
+    for side in labels.LUNGS:
+        lung = shape.side(side)
+        if not draw.chance(0.6) or not lung.any():
             continue
-        lung = (shape.lobes >= low) & (shape.lobes <= high)
-        if not lung.any():
-            continue
-        y = shape.points_mm[..., 1] - 0.15 * shape.points_mm[..., 0]  # deeper at the base
-        level = torch.quantile(y[lung][:: max(1, int(lung.sum()) // 20000)], draw.uniform(0.75, 0.97))
-        fluid |= lung & (y + 4 * draw.smooth(shape.size, 40 / shape.spacing_mm) > level)
-    return fluid
+        y = shape.y - 0.15 * shape.z + 4 * shape.smooth(draw, 40)  # deeper at the base
+        level = torch.quantile(y[lung][:: max(1, int(lung.sum()) // 20000)], draw.uniform(0.72, 0.97))
+        fluid |= lung & (y > level)
+        if draw.chance(0.6):
+            reach = draw.uniform(4, 30) * torch.sigmoid(-(shape.z + 10) / 25) + 3 * shape.smooth(draw, 12)
+            collapsed |= lung & (y <= level) & (y > level - reach)
+    return Effusion(fluid, collapsed)
 
 
 def affected_percentages(lobes: torch.Tensor, lesions: torch.Tensor) -> dict[str, float]:

@@ -1,0 +1,77 @@
+"""How scans may look: ranges of protocol and rendering, one set to train on and one held out.
+
+The two sets do not overlap in kernel, dose, contrast, table and the texture of lesions: what is
+measured on the held-out set tells how a network bears scanners that it has not seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from COVIDMultitaskLib.errors import InputError
+
+Ranges = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """Ranges to draw from.
+
+    :param kernel: 0 smoothest (about 1.4 mm wide) to 1 sharpest (0.3 mm, edges enhanced).
+    :param noise_hu: standard deviation in soft tissue on voxels of about 2 mm.
+    :param enhancement_hu: what contrast medium adds to the blood.
+    :param tables: of ``body.TABLES``.
+    :param glass_hu: attenuation in the middle of ground-glass.
+    :param glass_grain_mm: size of its texture.
+    :param solid_hu: attenuation of consolidation.
+    :param softness: width of a lesion's edge as a share of its radius.
+    """
+
+    kernel: Ranges
+    noise_hu: Ranges
+    enhancement_hu: Ranges
+    tables: tuple[str, ...]
+    glass_hu: Ranges
+    glass_grain_mm: Ranges
+    solid_hu: Ranges
+    softness: Ranges
+
+
+TRAIN = Appearance(
+    kernel=((0.0, 0.55), (0.75, 0.9)),
+    noise_hu=((3, 11), (15, 32)),
+    enhancement_hu=((40, 150), (200, 320)),
+    tables=("foam", "shell", "flat", "hollow", "hammock"),
+    glass_hu=((-690, -560), (-520, -400)),
+    glass_grain_mm=((6, 10), (13, 18)),
+    solid_hu=((-70, 5), (20, 60)),
+    softness=((0.03, 0.07), (0.10, 0.16)),
+)
+
+HELD_OUT = Appearance(
+    kernel=((0.55, 0.75), (0.9, 1.0)),
+    noise_hu=((11, 15), (32, 38)),
+    enhancement_hu=((150, 200), (320, 360)),
+    tables=("cradle", "vacuum_cushion"),
+    glass_hu=((-560, -520), (-400, -370)),
+    glass_grain_mm=((10, 13), (4, 6)),
+    solid_hu=((5, 20), (60, 70)),
+    softness=((0.07, 0.10), (0.02, 0.03)),
+)
+
+
+def _joined(*parts: Appearance) -> Appearance:
+    return Appearance(**{f.name: sum((getattr(part, f.name) for part in parts), ()) for f in fields(Appearance)})
+
+
+APPEARANCES: dict[str, Appearance] = {"train": TRAIN, "held_out": HELD_OUT, "all": _joined(TRAIN, HELD_OUT)}
+
+
+def appearance(name: str) -> Appearance:
+    """The ranges of that name.
+
+    :raises InputError: when there are none.
+    """
+    if name not in APPEARANCES:
+        raise InputError(f"There is no appearance {name}; choose one of {', '.join(APPEARANCES)}.")
+    return APPEARANCES[name]
