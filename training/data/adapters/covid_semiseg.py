@@ -11,7 +11,7 @@ from pathlib import Path
 from COVIDMultitaskLib.labels import CONSOLIDATION, GROUND_GLASS
 from COVIDMultitaskLib.volume import IntensityKind
 from training.data.adapters.contract import Adapter, Collection
-from training.data.adapters.covid19_ct_seg import lies_face_down, patient_of
+from training.data.adapters.covid19_ct_seg import patient_of
 from training.data.files import by_stem, child, descend, pictures
 from training.data.record import (
     LESION_OF_ANY_KIND,
@@ -66,11 +66,14 @@ def _expert(folder: Path, codes: Codes, split: str) -> list[Record]:
 
 
 def _pseudo(folder: Path) -> list[Record]:
-    return [
-        _record(f"pseudo/{name}", files, _BINARY, LesionKind.BINARY, Annotator.MODEL, patient_of(name),
-                face_down=not lies_face_down(name))
-        for name, files in _pairs(folder).items()
-    ]  # fmt: skip
+    return [_record(f"pseudo/{name}", files, _BINARY, LesionKind.BINARY, Annotator.MODEL, patient_of(name))
+            for name, files in _pairs(folder).items()]  # fmt: skip
+
+
+def turns_of(name: str) -> tuple[Turn, ...]:
+    """What brings a slice of that name upright."""
+    face_down = "coronacases" in name.lower()
+    return (Turn.SWAP_ROWS_AND_COLUMNS, *((Turn.MIRROR_ROWS,) if face_down else ()))
 
 
 def _pairs(folder: Path) -> dict[str, tuple[Path, Path | None]]:
@@ -85,12 +88,9 @@ def _record(
     kind: LesionKind,
     annotator: Annotator,
     patient: str | None,
-    face_down: bool = False,
     split: str | None = None,
 ) -> Record:
-    turns: tuple[Turn, ...] = (Turn.SWAP_ROWS_AND_COLUMNS,)
-    if face_down:
-        turns = (*turns, Turn.MIRROR_ROWS)
+    turns = turns_of(name)
     image, mask = files
     lesions = LabelFile(((ImageFile((mask,), Reader.PICTURES, turns), codes),)) if mask else None
     return Record(

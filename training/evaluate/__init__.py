@@ -1,0 +1,1 @@
+"""Measure a bundle on labelled data: ``python -m training.evaluate --help``."""

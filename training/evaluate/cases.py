@@ -1,0 +1,84 @@
+"""Synthetic scans: the network's own masks and answers against the truth.
+
+Everything this command needs of the training code is imported here.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from COVIDMultitaskLib.bundles import open_bundle, shipped_bundle
+from COVIDMultitaskLib.engines.joint import JointEngine
+from COVIDMultitaskLib.errors import InputError
+from COVIDMultitaskLib.labels import LOBES
+from training.evaluate.records import means_by_class
+from training.evaluate.showing import as_plain, print_weights, report, save_report, tracked
+from training.metrics import dice
+
+if TYPE_CHECKING:
+    from COVIDMultitaskLib.networks.joint import JointNetwork
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """The options of ``cases``."""
+    command.set_defaults(run=run)
+    command.add_argument("--cases", type=Path, default=Path(".cache/cases/validation"), help="folder of the scans")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Measure and print. :raises InputError: when the folder holds no scans."""
+    engine = JointEngine(open_bundle(options.bundle) if options.bundle else shipped_bundle("joint"), "cpu")
+    figures = evaluate_cases(engine.load(), options.cases)
+    means = means_by_class(figures, ["score"])
+    print_weights(console, engine.identity)
+    for name, measures in means.items():
+        console.print(f"{name}: {measures['score']}", highlight=False)
+    document = report(engine.identity, means={name: as_plain(one) for name, one in means.items()}, figures=figures)
+    save_report(document, options.json, console)
+    return 0
+
+
+def evaluate_cases(network: JointNetwork, folder: Path) -> list[dict]:
+    """One record per synthetic scan and class: Dice, or whether severity and diagnosis are right (0 or 1).
+
+    :raises InputError: when the folder holds no scans.
+    """
+    import torch
+    from torch.utils.data import DataLoader
+
+    from training.joint.cases import CaseDataset
+
+    count = len(list(folder.glob("*.npz")))
+    if not count:
+        raise InputError(f"{folder} holds no scans; make some with: python -m training.synthesis.cases")
+    records = []
+    loader = DataLoader(CaseDataset(folder, count, 0, jitter=False))
+    with torch.inference_mode():
+        for number, batch in enumerate(tracked(loader, "Scans")):
+            scores = _scores(network, batch)
+            records += [
+                {"case": str(number), "patient": None, "class": name, "score": value} for name, value in scores.items()
+            ]
+    return records
+
+
+def _scores(network: JointNetwork, batch: dict) -> dict[str, float]:
+    import torch
+
+    from COVIDMultitaskLib.inference.device import autocast
+    from training.joint.module import image_and_targets
+
+    with autocast(torch.device("cpu")):
+        found, read = network(image_and_targets(batch)[0])
+    lobes, lesions = (logits[0].float().argmax(0).numpy() for logits in (found.lobes, found.lesions))
+    scores = {label.key: dice(lobes == label.value, batch["lobes"][0].numpy() == label.value) for label in LOBES}
+    scores["lungs"] = dice(lobes > 0, batch["lobes"][0].numpy() > 0)
+    scores["infection"] = dice(lesions > 0, batch["lesions"][0].numpy() > 0)
+    scores["severity"] = float(read.severity.argmax() == batch["severity"][0])
+    scores["diagnosis"] = float(read.diagnosis.argmax() == batch["diagnosis"][0])
+    return scores

@@ -1,0 +1,104 @@
+"""What the commands print, and how their results reach the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from COVIDMultitaskLib.engines.contract import EngineIdentity
+from COVIDMultitaskLib.errors import OutputError
+from COVIDMultitaskLib.writing import write_json
+from training.metrics import Interval
+
+_T = TypeVar("_T")
+Failures = Sequence[tuple[str, str]]
+"""Names of what could not be measured, each with a sentence."""
+
+
+def tracked(items: Iterable[_T], title: str) -> Iterator[_T]:
+    """The items, with a progress bar on standard error where that is a terminal."""
+    console = Console(stderr=True)
+    yield from track(items, title, console=console, transient=True, disable=not console.is_terminal)
+
+
+def measures_table(
+    title: str, rows: Mapping[str, Mapping[str, Interval | None]], columns: Mapping[str, str], empty: Mapping[str, int]
+) -> Table:
+    """A line for each class: means, with their intervals below.
+
+    :param columns: key of a measure to its heading.
+    :param empty: number of empty references by class.
+    """
+    table = Table(title=title, title_justify="left", title_style="bold", caption_justify="left", box=box.SIMPLE_HEAD)
+    table.caption = (
+        "Below each mean its 95 % bootstrap interval over patients, or over cases where no patient is known. "
+        "Empty: references without the class."
+    )
+    table.add_column("class", no_wrap=True)
+    for heading in (*columns.values(), "cases", "empty"):
+        table.add_column(heading, justify="right")
+    for name, measures in rows.items():
+        counted = next((one for one in measures.values() if one), None)
+        cases = "0" if counted is None else of_patients(counted)
+        table.add_row(name, *(in_two_lines(measures[key]) for key in columns), cases, str(empty[name]))
+    return table
+
+
+def in_two_lines(interval: Interval | None) -> str:
+    """A figure with its interval below."""
+    return "-" if interval is None else f"{interval.value:.3f}\n[dim]{interval.low:.3f}-{interval.high:.3f}[/dim]"
+
+
+def of_patients(interval: Interval) -> str:
+    """How many cases, and of how many patients where that differs."""
+    same = interval.patients == interval.cases
+    return str(interval.cases) if same else f"{interval.cases}\n[dim]of {interval.patients} patients[/dim]"
+
+
+def print_weights(console: Console, identity: EngineIdentity) -> None:
+    """Which weights were measured and what they were trained on: no figure is worth anything without."""
+    words = f"Weights: {identity.bundle} {identity.version} ({identity.engine}), trained on {identity.trained_on}"
+    console.print(words, markup=False, highlight=False)
+
+
+def print_failures(console: Console, failures: Failures, tried: int) -> None:
+    """What could not be measured, and why."""
+    if not failures:
+        return
+    console.print(f"{len(failures)} of {tried} could not be measured:", style="bold red", highlight=False)
+    for name, sentence in failures:
+        console.print(f"  {name}: {sentence}", markup=False, highlight=False, soft_wrap=True)
+
+
+def as_plain(intervals: Mapping[str, Interval | None]) -> dict[str, Any]:
+    """For JSON."""
+    return {name: None if interval is None else asdict(interval) for name, interval in intervals.items()}
+
+
+def report(identity: EngineIdentity, **results: Any) -> dict[str, Any]:
+    """The document a command writes: the weights, and what was measured."""
+    return {"weights": asdict(identity), **results}
+
+
+def save_report(document: Mapping[str, Any], path: Path | None, console: Console) -> None:
+    """Write the document where one is wanted. :raises OutputError: when it cannot be written."""
+    if path is None:
+        return
+    write_json(document, path)
+    console.print(f"Written to {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder, those above it included. :raises OutputError: when it cannot be created."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The folder {path} cannot be created ({error.strerror}); give another.") from error
+    return path

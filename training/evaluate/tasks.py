@@ -1,0 +1,131 @@
+"""Which questions the answers for a cohort can be compared on, and how each is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from COVIDMultitaskLib.labels import DIAGNOSES
+from training.evaluate.answers import Answers
+from training.metrics import ReliabilityBin, binary_measures, class_measures, number_measures, reliability
+from training.metrics.intervals import Measures
+
+
+@dataclass(frozen=True)
+class Task:
+    """One question.
+
+    :param patients: of each case, for the bootstrap.
+    :param measure: the measures of the cases with these numbers.
+    :param curve: reliability, for probabilities.
+    :param remark: what a reader must know.
+    """
+
+    key: str
+    title: str
+    patients: list[str]
+    measure: Callable[[np.ndarray], Measures]
+    curve: list[ReliabilityBin] | None = None
+    remark: str | None = None
+
+
+def tasks_of(answers: Sequence[Answers]) -> list[Task]:
+    """Every question that some scan's labels and the engine both answer."""
+    made = (_severity(answers), _covid(answers), _diagnosis(answers), _grade(answers), _affected(answers))
+    return [task for task in made if task is not None]
+
+
+def _severity(answers: Sequence[Answers]) -> Task | None:
+    known = [one for one in answers if one.truth.severity and one.found.severity]
+    return _binary(
+        "severity",
+        "Severe or not",
+        known,
+        [one.found.severity["severe"] for one in known],  # type: ignore[index]
+        [one.truth.severity == "severe" for one in known],
+    )
+
+
+def _covid(answers: Sequence[Answers]) -> Task | None:
+    known = [one for one in answers if one.truth.covid is not None and one.found.diagnosis]
+    return _binary(
+        "covid",
+        "COVID-19 or not",
+        known,
+        [one.found.diagnosis["covid_19"] for one in known],  # type: ignore[index]
+        [bool(one.truth.covid) for one in known],
+    )
+
+
+def _binary(
+    key: str, title: str, known: Sequence[Answers], probability: Sequence[float], truth: Sequence[bool]
+) -> Task | None:
+    if not known:
+        return None
+    p, t = np.array(probability, float), np.array(truth, bool)
+    curve = reliability(p, t)
+    return Task(key, title, _patients(known), lambda cases: binary_measures(p[cases], t[cases]), curve, _one_class(t))
+
+
+def _diagnosis(answers: Sequence[Answers]) -> Task | None:
+    known = [one for one in answers if one.truth.diagnosis and one.found.diagnosis]
+    if not known:
+        return None
+    p = np.array([[one.found.diagnosis[name] for name in DIAGNOSES] for one in known])  # type: ignore[index]
+    t = np.array([DIAGNOSES.index(one.truth.diagnosis) for one in known])  # type: ignore[arg-type]
+    curve = reliability(p.max(1), p.argmax(1) == t)
+    return Task(
+        "diagnosis",
+        "Diagnosis",
+        _patients(known),
+        lambda cases: class_measures(p[cases], t[cases], DIAGNOSES),
+        curve,
+        _one_class(t),
+    )
+
+
+def _grade(answers: Sequence[Answers]) -> Task | None:
+    known = [one for one in answers if one.truth.ct_grade is not None and one.found.ct_grade is not None]
+    return _numbers(
+        "ct_grade",
+        "CT grade, 0 to 4",
+        known,
+        [one.found.ct_grade for one in known],  # type: ignore[misc]
+        [one.truth.ct_grade for one in known],  # type: ignore[misc]
+        is_grade=True,
+    )
+
+
+def _affected(answers: Sequence[Answers]) -> Task | None:
+    known = [
+        one for one in answers if one.truth.affected_percent is not None and one.found.affected_percent is not None
+    ]
+    return _numbers(
+        "affected_percent",
+        "Affected percentage of the lungs",
+        known,
+        [one.found.affected_percent for one in known],  # type: ignore[misc]
+        [one.truth.affected_percent for one in known],  # type: ignore[misc]
+        is_grade=False,
+    )
+
+
+def _numbers(
+    key: str, title: str, known: Sequence[Answers], found: Sequence[float], truth: Sequence[float], is_grade: bool
+) -> Task | None:
+    if not known:
+        return None
+    f, t = np.array(found), np.array(truth)
+    return Task(key, title, _patients(known), lambda cases: number_measures(f[cases], t[cases], is_grade))
+
+
+def _one_class(truth: np.ndarray) -> str | None:
+    if len(np.unique(truth)) > 1:
+        return None
+    return "All scans are of one class, so ranking and balanced accuracy have no meaning."
+
+
+def _patients(known: Sequence[Answers]) -> list[str]:
+    return [one.drawn_with for one in known]
