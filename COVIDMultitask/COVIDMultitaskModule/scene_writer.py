@@ -32,13 +32,15 @@ LABELS: dict[str, Sequence[Label]] = {"lobes": LOBES, "lesions": LESIONS}
 
 @dataclass(frozen=True)
 class Look:
-    """How a segmentation looks in slice views when it first appears, 0..1."""
+    """How a segmentation looks when it first appears, 0..1: in slice views, and its surfaces in 3D."""
 
     fill: float
     outline: float
+    surface: float
 
 
-LOOKS = {"lobes": Look(fill=0.15, outline=0.7), "lesions": Look(fill=0.5, outline=1.0)}
+LOOKS = {"lobes": Look(fill=0.15, outline=0.7, surface=0.25), "lesions": Look(fill=0.5, outline=1.0, surface=1.0)}
+"""Lesions are seen through the lobes."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,7 @@ def writeSegmentation(volumeNode, kind: str, labelmap: np.ndarray):
 def _setLook(displayNode, look: Look) -> None:
     displayNode.SetOpacity2DFill(look.fill)
     displayNode.SetOpacity2DOutline(look.outline)
+    displayNode.SetOpacity3D(look.surface)
 
 
 def _replaceSegments(node, labels: Sequence[Label], image) -> None:
