@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from COVIDMultitaskLib.bundles import Bundle, open_bundle, shipped_bundle, shipped_bundles
+from COVIDMultitaskLib.engines.amyar import AmyarEngine
 from COVIDMultitaskLib.engines.base import NetworkEngine
 from COVIDMultitaskLib.engines.contract import Engine, EngineIdentity
+from COVIDMultitaskLib.engines.deepsc_covid import DeepSCCovidEngine
 from COVIDMultitaskLib.engines.joint import JointEngine
 from COVIDMultitaskLib.engines.m2unet import M2UNetEngine
 from COVIDMultitaskLib.engines.support import MAPS, FilledEngine, Support
 from COVIDMultitaskLib.engines.triage import TriageEngine
 from COVIDMultitaskLib.errors import BundleError
 
-ENGINES: dict[str, type[NetworkEngine]] = {engine.name: engine for engine in (JointEngine, M2UNetEngine, TriageEngine)}
+ENGINES: dict[str, type[NetworkEngine]] = {
+    engine.name: engine for engine in (JointEngine, M2UNetEngine, DeepSCCovidEngine, TriageEngine, AmyarEngine)
+}
 """Engine classes by name."""
 
 DEFAULT_ENGINE = JointEngine.name

@@ -17,6 +17,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from monai.networks.blocks import Convolution
 from torch import nn
 
@@ -141,3 +142,8 @@ def _level(narrow: int, wide: int, stride: int) -> nn.Sequential:
 def normalise(hu: torch.Tensor) -> torch.Tensor:
     """HU -1000..400 as 0..1. Any shape."""
     return unit_window(hu, *WINDOW_HU)
+
+
+def stretched(image: torch.Tensor) -> torch.Tensor:
+    """Slices (b, c, y, x) of any size as the network takes them, (b, c, 256, 256); averaged where they shrink."""
+    return F.interpolate(image, (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)

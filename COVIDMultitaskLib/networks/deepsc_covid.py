@@ -34,7 +34,10 @@ WINDOW_HU = (-1200.0, 600.0)
 """HU that the network sees as 0 and 1."""
 
 SHAPE = (96, 160, 160)
-"""Voxels (z, y, x) of the lung box as the network was designed to see it; multiples of 8, 16 and 16 will do."""
+"""Voxels (z, y, x) of the lung box as the network was designed to see it."""
+
+MULTIPLES = (8, 16, 16)
+"""Other boxes will do whose sides are multiples of these, and larger than them along at least one axis."""
 
 STRIDES = ((1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2))
 """Of each stage, along (z, y, x)."""
@@ -229,6 +232,12 @@ class ClassificationSubnet(nn.Module):
         through = (self.out.weight.new_tensor(_PNEUMONIA_DIRECTION) @ self.out.weight) * active
         weights = through @ self.hidden.weight[:, : self.width]
         return torch.einsum("bc,bczyx->bzyx", weights, features)[:, None]
+
+
+def check_shape(shape: tuple[int, int, int]) -> None:
+    """:raises ValueError: for a box (z, y, x) that the network cannot halve so often."""
+    if any(side % multiple for side, multiple in zip(shape, MULTIPLES, strict=True)) or shape == MULTIPLES:
+        raise ValueError(f"a box of {shape} voxels; its sides must be multiples of {MULTIPLES}")
 
 
 def normalise(hu: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,13 @@ SOFT_TISSUE_HU = 45.0
 LUNGS_WIDTH_MM = 280.0
 """Typical distance between the outer borders of an adult's two lungs."""
 
+LUNG_SHARE = 0.01
+"""Dark pieces below this share of a picture are no lung."""
+LUNGS_SHARE = 0.05
+"""Pictures whose dark pieces together are below this share show no lungs that could be told from the rest."""
+MARGIN_SHARE = 0.03
+"""Kept around the lungs, of the picture's height and width."""
+
 
 def picture_to_hu(grey: np.ndarray, lungs: np.ndarray | None = None) -> np.ndarray:
     """Guess HU from grey values by what every lung window shows.
@@ -24,3 +31,30 @@ def picture_to_hu(grey: np.ndarray, lungs: np.ndarray | None = None) -> np.ndarr
     dark, bright = np.percentile(grey if lungs is None else lungs, [8, 88])
     scale = (SOFT_TISSUE_HU - LUNG_HU) / max(float(bright - dark), 1e-6)
     return np.clip(LUNG_HU + (grey.astype(np.float32) - dark) * scale, -1024, 400).astype(np.float32)
+
+
+def lung_part(grey: np.ndarray) -> tuple[slice, slice]:
+    """The part of a picture of an axial slice that is cropped to its lungs; all of it where they cannot be told.
+
+    Lungs are taken to be the large dark pieces that do not reach a corner: the air around the patient does, and on
+    a picture that is cropped already the chest wall is there. Good enough to cut by, not to measure.
+
+    :param grey: (y, x), any scale, brighter is denser.
+    """
+    from scipy import ndimage
+
+    dark = grey < np.mean(np.percentile(grey, [5, 95]))
+    pieces, count = ndimage.label(dark)
+    share = np.bincount(pieces.ravel(), minlength=count + 1) / grey.size
+    share[np.unique(pieces[[0, 0, -1, -1], [0, -1, 0, -1]])] = 0
+    share[0] = 0
+    lungs = (share >= LUNG_SHARE)[pieces]
+    if lungs.mean() < LUNGS_SHARE:
+        return slice(0, grey.shape[0]), slice(0, grey.shape[1])
+    rows, columns = (_with_margin(lungs.any(axis=other), grey.shape[1 - other]) for other in (1, 0))
+    return rows, columns
+
+
+def _with_margin(inside: np.ndarray, length: int) -> slice:
+    found, margin = np.flatnonzero(inside), round(MARGIN_SHARE * length)
+    return slice(max(int(found[0]) - margin, 0), min(int(found[-1]) + 1 + margin, length))

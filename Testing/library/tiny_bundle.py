@@ -42,6 +42,21 @@ RANDOM_ENGINES: dict[str, dict[str, object]] = {
         "lesion_threshold": 0.2,
         "temperature": {"covid": 1.0},
     },
+    "deepsc-covid": {
+        "network": {"channels": [2, 4, 4, 6, 8]},
+        "shape": [32, 48, 48],
+        "margin_mm": 10.0,
+        "lesion_threshold": 0.5,
+        "temperature": {"diagnosis": 1.0},
+    },
+    "amyar": {
+        "network": {"channels": [2, 4, 4, 6], "perceptron": [8, 4]},
+        "slice_mm": 12.0,
+        "margin_mm": 10.0,
+        "lesion_threshold": 0.5,
+        "temperature": {"covid": 1.0},
+        "unlikeness": {"mean": 0.05, "deviation": 0.01, "threshold": 3.0},
+    },
 }
 """``configs/inference.json`` of tiny bundles of the other engines."""
 
@@ -157,6 +172,8 @@ def _constant_network() -> JointNetwork:
 FULL_SIZE: dict[str, dict[str, object]] = {
     "m2unet": {"network": {}, "spacing_mm": 1.4, "slice_mm": 2.5, "patch": 160, "instances": 200},
     "triage": {"network": {}, "spacing_mm": 2.0, "slice_mm": 1.0},
+    "deepsc-covid": {"network": {}, "shape": [96, 160, 160]},
+    "amyar": {"network": {}, "slice_mm": 5.0},
 }
 """Settings of full-size bundles where they differ from the tiny ones."""
 
