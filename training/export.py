@@ -7,57 +7,12 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
-import torch
 from safetensors.torch import load_file, save
-from torch.utils.data import DataLoader
 
 from COVIDMultitaskLib import bundles
-from COVIDMultitaskLib.engines.joint import unlikeness_score
-from COVIDMultitaskLib.inference.device import autocast
 from COVIDMultitaskLib.networks.joint import JointNetwork
-from training.joint.cases import CaseDataset
-from training.joint.module import image_and_targets
-
-Results = dict[str, np.ndarray]
-
-
-def read_held_out(network: JointNetwork, cases: Path, limit: int | None = None) -> Results:
-    """Descriptors, logits and true labels of the scans in a folder."""
-    count = len(list(cases.glob("*.npz")))
-    data = CaseDataset(cases, min(count, limit or count), 0, jitter=False)
-    rows: dict[str, list] = {
-        "descriptor": [],
-        "severity": [],
-        "diagnosis": [],
-        "severity_true": [],
-        "diagnosis_true": [],
-    }
-    with torch.inference_mode(), autocast(torch.device("cpu")):
-        for batch in DataLoader(data):
-            image, _ = image_and_targets(batch)
-            _, read = network(image)
-            for name in ("descriptor", "severity", "diagnosis"):
-                rows[name].append(getattr(read, name)[0].float().numpy())
-            rows["severity_true"].append(int(batch["severity"][0]))
-            rows["diagnosis_true"].append(int(batch["diagnosis"][0]))
-    return {name: np.array(values) for name, values in rows.items()}
-
-
-def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
-    """The temperature in 0.5..5 with the least cross-entropy (Guo et al. 2017)."""
-    scores, target = torch.from_numpy(logits).double(), torch.from_numpy(truth)
-    candidates = np.exp(np.linspace(np.log(0.5), np.log(5), 60))
-    losses = [float(torch.nn.functional.cross_entropy(scores / t, target)) for t in candidates]
-    return round(float(candidates[int(np.argmin(losses))]), 3)
-
-
-def unlikeness_reference(descriptors: np.ndarray, features: int) -> dict:
-    """Mean and deviation of the lung features, and twice the largest score seen on held-out scans."""
-    lung = descriptors[:, :features]
-    reference = {"mean": lung.mean(0).tolist(), "deviation": np.maximum(lung.std(0), 0.02).tolist()}
-    reference["threshold"] = round(2 * max(unlikeness_score(row, reference) for row in descriptors), 3)
-    return reference
+from training.calibration import calibrate_bundle, read_held_out
+from training.data.synthetic import SyntheticCases
 
 
 def export(run: Path, cases: Path, card: Path, licence: Path, metadata: dict, target: Path) -> None:
@@ -66,14 +21,16 @@ def export(run: Path, cases: Path, card: Path, licence: Path, metadata: dict, ta
     channels = list(plan["channels"])
     network = JointNetwork(channels)
     network.load_state_dict({name: value.float() for name, value in load_file(run / "model.safetensors").items()})
-    held_out = read_held_out(network.eval(), cases)
+    simulated = SyntheticCases(cases)
+    scans = (simulated[number] for number in range(len(simulated)))
+    held_out = read_held_out(network.eval(), scans, plan["spacing_mm"])
+    calibration = calibrate_bundle(held_out, network.classifier_channels)
+    for note in calibration.notes:
+        print(note)
     inference = {
         "network": {"channels": channels},
         "spacing_mm": plan["spacing_mm"],
-        "temperature": {
-            key: fit_temperature(held_out[key], held_out[f"{key}_true"]) for key in ("severity", "diagnosis")
-        },
-        "unlikeness": unlikeness_reference(held_out["descriptor"], network.classifier_channels),
+        **calibration.settings,
     }
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -60,6 +60,24 @@ class Unlikeness:
 
 
 @dataclass(frozen=True)
+class AffectedShare:
+    """Affected share of a region, 0..1, by probabilities instead of by the mask.
+
+    :param expected: the mean probability of lesion.
+    :param low: end of a 90 % interval, likewise ``high``; how it comes about and what it does not cover says
+        :func:`COVIDMultitaskLib.inference.uncertainty.affected_shares`.
+    """
+
+    expected: float
+    low: float
+    high: float
+
+
+UNCERTAINTY = "uncertainty"
+"""Name of the evidence map that tells how unsure the lesions are: 0 one class is certain, 1 all equally likely."""
+
+
+@dataclass(frozen=True)
 class Prediction:
     """An engine's answers on the input's own grid.
 
@@ -68,6 +86,7 @@ class Prediction:
     :param severity: probability of each of ``labels.SEVERITIES``; sums to 1.
     :param diagnosis: probability of each of ``labels.DIAGNOSES``; sums to 1.
     :param unlikeness: how unlike the training data the input is.
+    :param affected: affected shares by the keys of the findings' regions ("total", "left", "left_upper" ...).
     :param evidence: what the answers rest on, by name (letters, digits, ``_``): maps (z, y, x) on the input's
         grid with values 0..1, such as "uncertainty", or contributions of parts (slices, patches) as rows
         (x, y, z, contribution), the part's centre in LPS mm first.
@@ -86,6 +105,7 @@ class Prediction:
     diagnosis: Mapping[str, float] | None = None
     unlikeness: Unlikeness | None = None
     evidence: Mapping[str, np.ndarray] = field(default_factory=dict)
+    affected: Mapping[str, AffectedShare] | None = None
     lungs: np.ndarray | None = None
     covid: float | None = None
     sources: Mapping[str, EngineIdentity] = field(default_factory=dict)

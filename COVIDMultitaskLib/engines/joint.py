@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,18 @@ import numpy as np
 from COVIDMultitaskLib import labels
 from COVIDMultitaskLib.engines.answers import NEVER, best_class, probabilities, refuse_without_lungs, scores_of_cleaned
 from COVIDMultitaskLib.engines.base import NetworkEngine, within
-from COVIDMultitaskLib.engines.contract import ANSWERS, Prediction, Unlikeness
+from COVIDMultitaskLib.engines.contract import ANSWERS, UNCERTAINTY, Prediction, Unlikeness
 from COVIDMultitaskLib.inference.device import autocast
-from COVIDMultitaskLib.preparation.grid import box_around, grid_over, labels_on_scan, resample, upright_grid
+from COVIDMultitaskLib.inference.uncertainty import affected_shares, entropy
+from COVIDMultitaskLib.inference.unlikeness import UnlikenessReference, read_reference
+from COVIDMultitaskLib.preparation.grid import (
+    box_around,
+    grid_over,
+    labels_on_scan,
+    resample,
+    upright_grid,
+    values_on_scan,
+)
 from COVIDMultitaskLib.progress import Progress
 from COVIDMultitaskLib.volume import Geometry, Volume
 
@@ -27,36 +36,32 @@ MARGIN_MM = 40.0
 """Room left around the lungs for the second look, as the training scans have."""
 
 
+HEADS = ("lobes", "lesions", "severity", "diagnosis")
+"""What a bundle has a temperature for."""
+
+
 @dataclass(frozen=True)
 class _Settings:
     """What a bundle's "inference" tells.
 
     :param network: arguments of :class:`COVIDMultitaskLib.networks.joint.JointNetwork`.
     :param spacing_mm: of the network's grid.
-    :param temperature: divides the logits, for "severity" and for "diagnosis".
-    :param unlikeness: ``mean`` and ``deviation`` of the training scans' descriptors.
-    :param threshold: above this unlikeness, warn.
+    :param temperature: divides the logits of each of :data:`HEADS`; of masks 1, where a bundle does not tell it.
+    :param unlikeness: what training scans look like to the network.
     """
 
     network: dict[str, Any]
     spacing_mm: float
     temperature: dict[str, float]
-    unlikeness: dict[str, list[float]]
-    threshold: float
-
-
-def _reference(told: dict[str, Any]) -> dict[str, list[float]]:
-    """The numbers of :func:`unlikeness_score`."""
-    mean = [within(value, -1e6, 1e6) for value in told["mean"]]
-    deviation = [within(value, 1e-6, 1e6) for value in told["deviation"]]
-    if not 0 < len(mean) == len(deviation):
-        raise ValueError("unlikeness needs as many deviations as means")
-    return {"mean": mean, "deviation": deviation}
+    unlikeness: UnlikenessReference
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What the network found on one grid."""
+class Look:
+    """What the network found on one grid.
+
+    :param segmentation: logits of lobes and lesions, smoothed, and features; each a batch of one.
+    """
 
     grid: Geometry
     segmentation: Segmentation
@@ -65,6 +70,40 @@ class _Look:
     def lobes(self) -> np.ndarray:
         """The best class of each voxel, uint8 (z, y, x)."""
         return best_class(self.segmentation.lobes[0])
+
+    def classify(self, network: JointNetwork) -> Classification:
+        """Severity and diagnosis of the whole lungs, from what this look at them found."""
+        from COVIDMultitaskLib.networks.joint import coarse_probabilities
+
+        found = self.segmentation
+        return network.classify(found.features, coarse_probabilities(found.lobes), coarse_probabilities(found.lesions))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the network says about the lungs of a scan, on its own grid.
+
+    :param lobes: uint8 (z, y, x), cleaned; likewise ``lesions``.
+    """
+
+    look: Look
+    lobes: np.ndarray
+    lesions: np.ndarray
+    read: Classification
+
+    def scores(self) -> list[torch.Tensor]:
+        """Scores of lobes and of lesions, see :func:`scores_of_cleaned`."""
+        logits = self.look.segmentation
+        return [scores_of_cleaned(logits.lobes[0], self.lobes), scores_of_cleaned(logits.lesions[0], self.lesions)]
+
+    def lesion_probabilities(self, temperature: float) -> torch.Tensor:
+        """Calibrated probabilities of no lesion, ground-glass and consolidation, (3, z, y, x), on the CPU."""
+        return (self.look.segmentation.lesions[0] / temperature).softmax(0).cpu()
+
+    @property
+    def descriptor(self) -> np.ndarray:
+        """What severity and diagnosis were read from, (n,)."""
+        return self.read.descriptor[0].float().cpu().numpy()
 
 
 class JointEngine(NetworkEngine["JointNetwork", "_Settings"]):
@@ -75,21 +114,23 @@ class JointEngine(NetworkEngine["JointNetwork", "_Settings"]):
 
     :param bundle: its "inference" holds ``network`` (arguments), ``spacing_mm``,
         ``temperature`` and ``unlikeness``.
+    :ivar evidence: maps to give besides the answers, which cost time and memory: none, or ``UNCERTAINTY``.
     """
 
     name = "joint"
     answers = frozenset(ANSWERS)
     takes = "scan"
+    evidence: frozenset[str] = frozenset()
 
     @staticmethod
     def read_settings(told: dict[str, Any]) -> _Settings:
         """See :class:`_Settings`."""
+        temperature = {"lobes": 1.0, "lesions": 1.0} | dict(told["temperature"])
         return _Settings(
             dict(told["network"]),
             within(told["spacing_mm"], 0.5, 10.0),
-            {key: within(told["temperature"][key], 0.01, 100.0) for key in ("severity", "diagnosis")},
-            _reference(told["unlikeness"]),
-            within(told["unlikeness"]["threshold"], 1e-6, 1e6),
+            {head: within(temperature[head], 0.01, 100.0) for head in HEADS},
+            read_reference(told["unlikeness"]),
         )
 
     def build(self) -> JointNetwork:
@@ -97,7 +138,7 @@ class JointEngine(NetworkEngine["JointNetwork", "_Settings"]):
         from COVIDMultitaskLib.networks.joint import JointNetwork
 
         network = JointNetwork(**self.settings.network)
-        if len(self.settings.unlikeness["mean"]) > network.descriptor_length:
+        if len(self.settings.unlikeness.mean) > network.descriptor_length:
             raise ValueError("more means than a descriptor has entries")
         return network
 
@@ -109,6 +150,30 @@ class JointEngine(NetworkEngine["JointNetwork", "_Settings"]):
 
     def predict_on(self, device: torch.device, volume: Volume, progress: Progress) -> Prediction:
         """All four answers."""
+        found = self.find(volume, progress, device)
+        with progress.stage("restore"):
+            probability = found.lesion_probabilities(self.settings.temperature["lesions"])
+            affected = affected_shares(1.0 - probability[0].numpy(), found.lobes)
+            wants_map = UNCERTAINTY in self.evidence
+            restored = progress.part(0.0, 0.6 if wants_map else 1.0)
+            lobes, lesions = labels_on_scan(found.scores(), found.look.grid, volume.geometry, restored)
+            lesions[lobes == 0] = 0
+            evidence = {}
+            if wants_map:
+                unsure = values_on_scan(entropy(probability), found.look.grid, volume.geometry, progress.part(0.6, 1.0))
+                unsure[lobes == 0] = 0
+                evidence[UNCERTAINTY] = unsure
+        told = self._told(found)
+        return replace(told, lobes=lobes, lesions=lesions, affected=affected, evidence=evidence)
+
+    def find(self, volume: Volume, progress: Progress, device: torch.device | None = None) -> Found:
+        """What the network says about the lungs of a scan in Hounsfield units, before it is brought back to the scan.
+
+        :param device: the engine's own if none is named.
+        :raises NotChestCTError, Cancelled: as :meth:`predict`.
+        """
+        import torch
+
         from COVIDMultitaskLib.networks.joint import SIDE_MULTIPLE
 
         whole = upright_grid(volume.geometry, self.settings.spacing_mm, SIDE_MULTIPLE)
@@ -116,41 +181,23 @@ class JointEngine(NetworkEngine["JointNetwork", "_Settings"]):
             image = _normalised(volume, whole)
         with progress.stage("load"):
             network = self.load(device)
-        with progress.stage("predict"):
-            first = _look(network, image, whole, progress.part(0.0, 0.4))
+        with progress.stage("predict"), torch.inference_mode():
+            first = look_at(network, image, whole, progress.part(0.0, 0.4))
             chest = grid_over(*_box_around_lungs(first, volume.geometry), self.settings.spacing_mm, SIDE_MULTIPLE)
             del first, image
-            look = _look(network, _normalised(volume, chest), chest, progress.part(0.4, 0.8))
+            look = look_at(network, _normalised(volume, chest), chest, progress.part(0.4, 0.8))
             refuse_without_lungs(look.lobes, look.grid)
-            read = _classify(network, look.segmentation)
-            scores = _clean_scores(look, progress.part(0.8, 1.0))
-        with progress.stage("restore"):
-            lobes, lesions = labels_on_scan(scores, look.grid, volume.geometry, progress)
-            lesions[lobes == 0] = 0
-        return self._prediction(lobes, lesions, read)
+            return Found(look, *_cleaned(look, progress.part(0.8, 1.0)), look.classify(network))
 
-    def _prediction(self, lobes: np.ndarray, lesions: np.ndarray, read: Classification) -> Prediction:
-        """The answers with calibrated probabilities by name."""
-        temperature = self.settings.temperature
-        descriptor = read.descriptor[0].float().cpu().numpy()
+    def _told(self, found: Found) -> Prediction:
+        """The answers about the whole scan, with calibrated probabilities by name."""
+        temperature, reference = self.settings.temperature, self.settings.unlikeness
         return Prediction(
             self.identity,
-            lobes,
-            lesions,
-            probabilities(read.severity[0], labels.SEVERITIES, temperature["severity"]),
-            probabilities(read.diagnosis[0], labels.DIAGNOSES, temperature["diagnosis"]),
-            Unlikeness(unlikeness_score(descriptor, self.settings.unlikeness), self.settings.threshold),
+            severity=probabilities(found.read.severity[0], labels.SEVERITIES, temperature["severity"]),
+            diagnosis=probabilities(found.read.diagnosis[0], labels.DIAGNOSES, temperature["diagnosis"]),
+            unlikeness=Unlikeness(reference.score(found.descriptor), reference.threshold),
         )
-
-
-def unlikeness_score(descriptor: np.ndarray, reference: dict[str, list[float]]) -> float:
-    """Root mean square of a descriptor's z-scores against the training scans'.
-
-    :param descriptor: (n,) of :func:`COVIDMultitaskLib.networks.joint.describe`.
-    :param reference: "mean" and "deviation", each of the first entries that count.
-    """
-    mean, deviation = np.array(reference["mean"]), np.array(reference["deviation"])
-    return float(np.sqrt(np.mean(((descriptor[: len(mean)] - mean) / deviation) ** 2)))
 
 
 def _normalised(volume: Volume, grid: Geometry) -> torch.Tensor:
@@ -162,8 +209,8 @@ def _normalised(volume: Volume, grid: Geometry) -> torch.Tensor:
     return normalise(torch.from_numpy(resample(volume, grid)))[None, None]
 
 
-def _look(network: JointNetwork, image: torch.Tensor, grid: Geometry, progress: Progress) -> _Look:
-    """What the network finds in a normalised image; beside the patient there is no lung."""
+def look_at(network: JointNetwork, image: torch.Tensor, grid: Geometry, progress: Progress) -> Look:
+    """What the network finds in a normalised image (1, 1, z, y, x); beside the patient there is no lung."""
     import torch
 
     from COVIDMultitaskLib.inference.windows import segment_scan
@@ -176,7 +223,7 @@ def _look(network: JointNetwork, image: torch.Tensor, grid: Geometry, progress: 
     found = found._replace(lobes=_smoothed(found.lobes), lesions=_smoothed(found.lesions))
     beside = torch.from_numpy(~body_hull(clipped_hu(image[0, 0]).numpy(), grid.spacing_mm[0]))
     found.lobes[:, 1:].masked_fill_(beside.to(device), NEVER)
-    return _Look(grid, found)
+    return Look(grid, found)
 
 
 def _smoothed(logits: torch.Tensor) -> torch.Tensor:
@@ -191,7 +238,7 @@ def _smoothed(logits: torch.Tensor) -> torch.Tensor:
     return F.avg_pool3d(F.avg_pool3d(probability, 2, 1), 2, 1).clamp_(min=1e-9).log_()
 
 
-def _box_around_lungs(look: _Look, scan: Geometry) -> tuple[np.ndarray, np.ndarray]:
+def _box_around_lungs(look: Look, scan: Geometry) -> tuple[np.ndarray, np.ndarray]:
     """LPS corners (x, y, z) of the box around the lungs with its margin, as far as the scan reaches.
 
     :raises NotChestCTError: when there are no lungs.
@@ -204,21 +251,11 @@ def _box_around_lungs(look: _Look, scan: Geometry) -> tuple[np.ndarray, np.ndarr
     return np.maximum(low, corners.min(0)), np.minimum(high, corners.max(0))
 
 
-def _classify(network: JointNetwork, found: Segmentation) -> Classification:
-    """Severity and diagnosis of the whole lungs, from what one look at them found."""
-    from COVIDMultitaskLib.networks.joint import coarse_probabilities
-
-    return network.classify(found.features, coarse_probabilities(found.lobes), coarse_probabilities(found.lesions))
-
-
-def _clean_scores(look: _Look, progress: Progress) -> list[torch.Tensor]:
-    """Scores of lobes and of lesions, see :func:`scores_of_cleaned`."""
+def _cleaned(look: Look, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
+    """Lobes made whole, and lesions in them, uint8 (z, y, x)."""
     from COVIDMultitaskLib.postprocessing import clean_lesions, clean_lobes
 
-    found, spacing = look.segmentation, look.grid.spacing_mm
+    spacing = look.grid.spacing_mm
     lobes = clean_lobes(look.lobes, spacing)
     progress.advance(0.7)
-    lesions = clean_lesions(best_class(found.lesions[0]), lobes, spacing)
-    return [
-        scores_of_cleaned(logits[0], cleaned) for logits, cleaned in ((found.lobes, lobes), (found.lesions, lesions))
-    ]
+    return lobes, clean_lesions(best_class(look.segmentation.lesions[0]), lobes, spacing)

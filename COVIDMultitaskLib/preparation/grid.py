@@ -7,6 +7,7 @@ that work in 3D, of the scan's own thickness for those that work slice by slice.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -132,22 +133,44 @@ def labels_on_scan(
     import torch
 
     results = [np.zeros(scan.shape, np.uint8) for _ in scores]
+    sizes = [len(one) for one in scores]
+    for box, sampled in _sampled_on_scan(torch.cat(scores).float(), grid, scan, progress):
+        for result, classes in zip(results, sampled.split(sizes), strict=True):
+            result[box] = _best_class(classes).numpy()
+    return results
+
+
+def values_on_scan(
+    values: torch.Tensor, grid: Geometry, scan: Geometry, progress: Progress = _NO_PROGRESS
+) -> np.ndarray:
+    """A map (z, y, x) on ``grid``, interpolated at every voxel of the scan; 0 beyond the grid.
+
+    :return: float16 of the scan's shape.
+    """
+    result = np.zeros(scan.shape, np.float16)
+    for box, sampled in _sampled_on_scan(values[None].float(), grid, scan, progress):
+        result[box] = sampled[0].half().numpy()
+    return result
+
+
+def _sampled_on_scan(
+    maps: torch.Tensor, grid: Geometry, scan: Geometry, progress: Progress
+) -> Iterator[tuple[tuple[slice, slice, slice], torch.Tensor]]:
+    """Maps (c, z, y, x) at the scan's voxels, slab by slab, each with its place in the scan.
+
+    Slabs that the grid does not reach are left out.
+    """
     start, stop = _index_box(grid, scan)
     if (stop <= start).any():
-        return results
-    stacked = torch.cat(scores).float()
-    sizes = [len(one) for one in scores]
+        return
     to_grid = np.linalg.inv(grid.affine) @ scan.affine
     sample = _sampled_along_axes if _is_aligned(to_grid, scan) else _sampled_anyhow
     depth = max(1, _SLAB_VOXELS // int(np.prod(stop[1:] - start[1:])))
     for first in range(start[0], stop[0], depth):
         last = min(first + depth, stop[0])
         box = (slice(first, last), slice(start[1], stop[1]), slice(start[2], stop[2]))
-        sampled = sample(stacked, to_grid, box).split(sizes)
-        for result, classes in zip(results, sampled, strict=True):
-            result[box] = _best_class(classes).numpy()
+        yield box, sample(maps, to_grid, box)
         progress.advance((last - start[0]) / (stop[0] - start[0]))
-    return results
 
 
 def _best_class(classes: torch.Tensor) -> torch.Tensor:

@@ -9,8 +9,8 @@ import pytest
 
 from COVIDMultitaskLib import labels
 from COVIDMultitaskLib.bundles import open_bundle
-from COVIDMultitaskLib.engines.contract import ANSWERS, Prediction
-from COVIDMultitaskLib.engines.joint import JointEngine, unlikeness_score
+from COVIDMultitaskLib.engines.contract import ANSWERS, UNCERTAINTY, Prediction
+from COVIDMultitaskLib.engines.joint import JointEngine
 from COVIDMultitaskLib.engines.registry import make_engine
 from COVIDMultitaskLib.errors import Cancelled, NotChestCTError
 from COVIDMultitaskLib.progress import STAGES, Event, Progress
@@ -176,10 +176,39 @@ def test_temperature_softens_probabilities(scan: Volume, tmp_path: Path) -> None
     assert max(sharp.diagnosis, key=sharp.diagnosis.get) == max(soft.diagnosis, key=soft.diagnosis.get)
 
 
-def test_unlikeness_counts_deviations() -> None:
-    reference = {"mean": [1.0, 2.0], "deviation": [0.5, 4.0]}
-    assert unlikeness_score(np.array([1.0, 2.0, 99.0]), reference) == 0.0
-    assert unlikeness_score(np.array([2.0, 2.0, 0.0]), reference) == pytest.approx(2 / np.sqrt(2))
+def test_a_map_tells_where_the_lesions_are_unsure(tiny_bundle: Path, scan: Volume, prediction: Prediction) -> None:
+    assert UNCERTAINTY not in prediction.evidence
+    engine = JointEngine(open_bundle(tiny_bundle), "cpu")
+    engine.evidence = frozenset({UNCERTAINTY})
+    found = engine.predict(scan, Progress())
+    assert np.array_equal(found.lesions, prediction.lesions) and np.array_equal(found.lobes, prediction.lobes)
+    unsure = found.evidence[UNCERTAINTY]
+    assert unsure.shape == scan.array.shape and unsure.dtype == np.float16
+    assert unsure.min() >= 0 and unsure.max() <= 1
+    assert not unsure[found.lobes == 0].any() and unsure[found.lobes > 0].std() > 0.01
+
+
+def test_a_higher_temperature_of_the_lesions_makes_them_less_sure(scan: Volume, tmp_path: Path) -> None:
+    answers = []
+    for name, lesions in (("sharp", 0.3), ("plain", 1.0), ("soft", 10.0)):
+        temperature = {"severity": 1.0, "diagnosis": 1.0, "lesions": lesions}
+        bundle = write_tiny_bundle(tmp_path / name, network=random_network(), inference={"temperature": temperature})
+        engine = JointEngine(open_bundle(bundle), "cpu")
+        engine.evidence = frozenset({UNCERTAINTY})
+        answers.append(engine.predict(scan, Progress()))
+    means = [answer.evidence[UNCERTAINTY][answer.lobes > 0].mean(dtype=float) for answer in answers]
+    assert means[0] < means[1] < means[2]
+    assert means[2] > 0.9  # at a high temperature all classes are equally likely
+    assert all(np.array_equal(answer.lesions, answers[0].lesions) for answer in answers)
+    widths = [answer.affected["total"].high - answer.affected["total"].low for answer in answers]
+    assert widths[0] < widths[2]
+
+
+def test_the_affected_share_by_probabilities(prediction: Prediction) -> None:
+    shares = prediction.affected
+    assert {label.key for label in labels.LOBES} | {"left", "right", "total"} >= set(shares) > {"total"}
+    for share in shares.values():
+        assert 0 <= share.low <= share.high <= 1 and 0 <= share.expected <= 1
 
 
 # ---- with the weights that ship: these two need a mature export -------------------------------------------
