@@ -154,23 +154,25 @@ class COVIDMultitaskLogic(ScriptedLoadableModuleLogic):
         if self._client is not None:
             self._client.close()
 
-    def startAnalysis(self, volumeNode, onProgress=lambda message: None, choice=None):
+    def startAnalysis(self, volumeNode, onProgress=lambda message: None, choice=None, plan=None):
         """Start the analysis of a volume and return at once.
 
         :param onProgress: called with each ``ProgressMessage`` while the analysis is polled.
         :param choice: ``EngineChoice``; the default is the engine that ships.
+        :param plan: the stages with their probable shares of the time, for the progress bar.
         :return: an ``Analysis`` to poll until it is over, or to cancel.
         :raises CovidMultitaskError: when it cannot be started, with the reason.
         """
         from COVIDMultitaskModule.analysis import Analysis
         from COVIDMultitaskModule.parameter import SHIPPED, AnalysisParameter
+        from COVIDMultitaskModule.protocol import PLAN
 
         from COVIDMultitaskLib.errors import InputError
 
         problem = AnalysisParameter(volumeNode).problem
         if problem:
             raise InputError(problem)
-        analysis = Analysis(volumeNode, self.client, choice or SHIPPED, onProgress)
+        analysis = Analysis(volumeNode, self.client, choice or SHIPPED, onProgress, plan or PLAN)
         analysis.start()
         return analysis
 

@@ -6,8 +6,9 @@ The owner calls :meth:`Analysis.poll` some ten times a second until ``state`` is
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from COVIDMultitaskLib.errors import CovidMultitaskError, InputError
 from .compat import pythonExecutable
 from .exchange import ExchangeFolder, Results, readResults, writeScan
 from .parameter import SHIPPED, EngineChoice, isInScene, volumeProblem
-from .protocol import DoneMessage, ErrorMessage, ProgressBar, ProgressMessage
+from .protocol import PLAN, DoneMessage, ErrorMessage, ProgressBar, ProgressMessage
 from .worker import Job, WorkerClient
 
 
@@ -50,6 +51,7 @@ class Analysis:
     :param client: asks the worker.
     :param choice: engine and device.
     :param onProgress: called from :meth:`poll` with every step.
+    :param plan: the stages with their probable shares of the time.
 
     ``results`` are there when ``state`` is ``DONE``; ``error`` is a sentence when it is ``FAILED``.
     """
@@ -60,18 +62,24 @@ class Analysis:
         client: WorkerClient,
         choice: EngineChoice = SHIPPED,
         onProgress: Callable[[ProgressMessage], None] = lambda message: None,
+        plan: Sequence[tuple[str, float]] = PLAN,
     ) -> None:
         self.volumeNode = volumeNode
         self.state = State.RUNNING
         self.results: Results | None = None
         self.error = ""
-        self.bar = ProgressBar()
+        self.bar = ProgressBar(plan)
         self._client = client
         self._choice = choice
         self._onProgress = onProgress
         self._contents = _contentsOf(volumeNode)
         self._folder = ExchangeFolder.create()
         self._job: Job | None = None
+
+    @property
+    def megavoxels(self) -> float:
+        """Size of the scan in million voxels."""
+        return math.prod(self._contents[0]) / 1e6
 
     def start(self) -> None:
         """Hand out the scan and ask the worker.

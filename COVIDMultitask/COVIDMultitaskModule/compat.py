@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import sys
 import tempfile
@@ -54,14 +55,23 @@ def processEvents() -> None:
         app.processEvents()
 
 
+def userDataFolder() -> Path:
+    """The user's own folder for the module's data, outside Slicer's installation: an update does not touch it."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return base / "COVIDMultitask"
+
+
 def installMissing() -> None:
     """Install what the analysis needs, after asking: PyTorch through its extension, the rest without dependencies.
 
-    :raises CovidMultitaskError: when the PyTorch extension is not there.
+    :raises CovidMultitaskError: when something cannot be installed, or Slicer must be restarted first.
     """
     import slicer
-
-    from COVIDMultitaskLib.errors import CovidMultitaskError
 
     missing = missingPackages()
     names = ", ".join(missing)
@@ -69,16 +79,59 @@ def installMissing() -> None:
     if not missing or not slicer.util.confirmOkCancelDisplay(question):
         return
     if "torch" in missing:
-        try:
-            import PyTorchUtils
-        except ImportError as error:
-            raise CovidMultitaskError(
-                tr("Install the PyTorch extension in the Extensions Manager, restart Slicer and press this again.")
-            ) from error
-        PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=True)
+        _installTorch()
     for name in missing:
         if name not in ("torch", "SimpleITK"):  # never another SimpleITK than Slicer's own
-            slicer.util.pip_install(f"--no-deps {name}")
+            _pipInstall(name)
+
+
+def _installTorch() -> None:
+    """Let the PyTorch extension choose and install the build of torch that fits the computer."""
+    try:
+        import PyTorchUtils
+    except ImportError:
+        _installExtension("PyTorch")
+        return
+    try:
+        done = PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=True)
+    except Exception as error:  # of pip, of the network, of the extension: all mean the same to the user
+        raise _notInstalled("PyTorch") from error
+    if done is None:
+        raise _notInstalled("PyTorch")
+
+
+def _installExtension(name: str) -> None:
+    """:raises CovidMultitaskError: always: what to do next, for an extension works after a restart only."""
+    import slicer
+
+    from COVIDMultitaskLib.errors import CovidMultitaskError
+
+    makeManager = getattr(slicer.app, "extensionsManagerModel", None)
+    try:
+        isInstalled = makeManager is not None and makeManager().installExtensionFromServer(name, False)
+    except Exception:  # Slicer without extensions, or without the server
+        isInstalled = False
+    if isInstalled:
+        sentence = tr("The {name} extension is installed: restart Slicer and press this again.")
+    else:
+        sentence = tr("Install the {name} extension in the Extensions Manager, restart Slicer and press this again.")
+    raise CovidMultitaskError(sentence.format(name=name))
+
+
+def _pipInstall(name: str) -> None:
+    import slicer
+
+    try:
+        slicer.util.pip_install(f"--no-deps {name}")
+    except Exception as error:
+        raise _notInstalled(name) from error
+
+
+def _notInstalled(name: str) -> Exception:
+    from COVIDMultitaskLib.errors import CovidMultitaskError
+
+    sentence = tr("{name} was not installed: look into Slicer's log, check the network (a firewall?) and try again.")
+    return CovidMultitaskError(sentence.format(name=name))
 
 
 def openSegmentEditor(segmentationNode, volumeNode, segmentId: str) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from COVIDMultitaskLib.bundles import open_bundle, shipped_bundles
+from COVIDMultitaskLib.citations import citation
 from COVIDMultitaskLib.engines.registry import ENGINES
 from COVIDMultitaskLib.errors import CovidMultitaskError
 
 from .compat import tr as _
-
-DEVICES = {"auto": "Automatic", "cpu": "CPU", "cuda": "GPU (CUDA)"}
 
 _ANSWERS = {"lobes": "lobes", "lesions": "lesions", "severity": "severity", "diagnosis": "diagnosis"}
 
@@ -22,7 +21,9 @@ class EngineEntry:
 
     :param bundle: folder of the weights.
     :param title: name and version.
+    :param citation: what to cite, one reference a line.
     :param problem: why the weights cannot be used; empty: they can.
+    :param isAdded: whether the user added it, and can remove it.
     """
 
     bundle: str
@@ -31,6 +32,8 @@ class EngineEntry:
     licence: str = ""
     trainedOn: str = ""
     problem: str = ""
+    citation: str = ""
+    isAdded: bool = False
 
     @property
     def facts(self) -> list[tuple[str, str]]:
@@ -50,9 +53,18 @@ def listEngines(extraFolder: str = "") -> list[EngineEntry]:
         folders = list(shipped_bundles())
     except CovidMultitaskError:
         folders = []
-    if extraFolder:
-        folders += sorted(path.parent.parent for path in Path(extraFolder).glob("*/configs/metadata.json"))
-    return [describe(folder) for folder in folders]
+    return [*map(describe, folders), *(replace(describe(folder), isAdded=True) for folder in _added(extraFolder))]
+
+
+def _added(folder: str) -> list[Path]:
+    """The bundles in a folder; one that cannot be read holds none."""
+    if not folder:
+        return []
+    try:
+        found = sorted(path.parent.parent for path in Path(folder).expanduser().glob("*/configs/metadata.json"))
+    except OSError:
+        return []
+    return [path for path in found if not path.name.startswith(".")]
 
 
 def describe(folder: Path) -> EngineEntry:
@@ -70,4 +82,5 @@ def describe(folder: Path) -> EngineEntry:
         tuple(sorted(ENGINES[identity.engine].answers)),
         identity.licence,
         identity.trained_on,
+        citation=citation(identity.engine, identity.bundle, identity.version),
     )

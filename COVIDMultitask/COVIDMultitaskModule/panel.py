@@ -22,6 +22,7 @@ from .sections.export import ExportSection
 from .sections.findings import FindingsSection
 from .sections.review import ReviewSection
 from .sections.scan import ScanSection
+from .worker import Job
 
 POLL_INTERVAL_MS = 100
 
@@ -37,11 +38,12 @@ class Panel:
         self.ui = ui
         self.logic = logic
         self.run: Analysis | None = None
+        self._question: Job | None = None
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_INTERVAL_MS)
         self._timer.connect("timeout()", self.poll)
         self.scan = ScanSection(ui, self._volumeChosen, self._volumeModified, self.makeSample)
-        self.engine = EngineSection(ui, self.updateApply)
+        self.engine = EngineSection(ui, self.updateApply, self._ask)
         self.findings = FindingsSection(ui)
         self.display = DisplaySection(ui)
         self.review = ReviewSection(ui, self._showFindings)
@@ -113,13 +115,28 @@ class Panel:
 
     def apply(self) -> None:
         """Start the analysis of the chosen volume."""
-        self._start(lambda: self.logic.startAnalysis(self.scan.volume, self._showProgress, self.engine.choice))
+        self._start(
+            lambda: self.logic.startAnalysis(self.scan.volume, self._showProgress, self.engine.choice, self.engine.plan)
+        )
+
+    def _ask(self, request: str, onAnswer) -> bool:
+        """Ask the worker something beside the analyses; whether it was free to be asked."""
+        if self.logic.client.isBusy:
+            return False
+        try:
+            self._question = self.logic.client.submit(request, onOver=onAnswer)
+        except OSError:
+            return False
+        self._timer.start()
+        return True
 
     def makeSample(self) -> None:
         """Start the making of a phantom."""
         self._start(lambda: self.logic.startSample(self._showProgress))
 
     def _start(self, start) -> None:
+        if self._question is not None:
+            self._question.cancel()  # the analysis goes first
         try:
             self.run = start()
         except CovidMultitaskError as error:
@@ -174,6 +191,7 @@ class Panel:
         self.review.release()
         isFirst = readResults(analysis.volumeNode) is None
         self.logic.writeResults(analysis)
+        self.engine.remember(analysis.bar.durations, analysis.megavoxels)
         if isFirst:
             self.display.present(analysis.volumeNode)
         self._say(_("Done in {seconds} s.").format(seconds=round(analysis.bar.elapsed_s)))

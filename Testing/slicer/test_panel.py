@@ -100,11 +100,11 @@ def test_apply_shows_progress_then_findings(app, widget, scan, worker):
 
 
 @pytest.mark.parametrize("stage", ["read", "load", "predict", "restore", "write"])
-def test_cancel_at_any_stage_is_quick_and_keeps_the_worker(app, widget, scan, worker, host, stage, monkeypatch):
-    from COVIDMultitaskModule import engines
+def test_cancel_at_any_stage_is_quick_and_keeps_the_worker(app, widget, scan, worker, host, stage):
+    from COVIDMultitaskModule.devices import Device
 
-    monkeypatch.setitem(engines.DEVICES, stage, stage)  # the fake worker stays in the stage that the device names
-    monkeypatch.setattr("COVIDMultitaskModule.sections.engine.DEVICES", {stage: stage})
+    # the fake worker stays in the stage that the device names
+    widget.panel.engine._listDevices([Device(stage, stage)])
     worker("stage")
     app.click(widget.ui.applyButton)
     app.wait(lambda: widget.panel.run.bar.elapsed_s >= 1.0)
