@@ -83,7 +83,7 @@ class Application:
             QtCore.QSettings.Format.IniFormat, QtCore.QSettings.Scope.UserScope, str(folder / "settings")
         )
         (folder / "temporary").mkdir(exist_ok=True)
-        slicer.app = SlicerApp(folder / "temporary")
+        self.slicerApp = slicer.app = SlicerApp(folder / "temporary")
         self._installQt()
         self._installUtil()
 
