@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from COVIDMultitaskLib.inference.slices import slab, slab_labels
 from COVIDMultitaskLib.networks.joint import JointNetwork
 from COVIDMultitaskLib.preparation.intensity import normalise
 from training.learning.learner import Batch, Learner
@@ -22,9 +23,6 @@ from training.learning.losses import (
     slice_flag_term,
 )
 from training.learning.targets import lesion_dice, lobe_dice, right, severity_of
-
-SLAB_DEPTH = 16
-"""A slice is shown to the 3D network as this many copies of itself."""
 
 
 class JointLearner(Learner):
@@ -52,8 +50,8 @@ class JointLearner(Learner):
             terms["severity"] = severity_term(read.severity, severity_of(scans))
             terms["diagnosis"] = diagnosis_term(read.diagnosis, scans["possible_diagnoses"])
         if slices is not None:
-            found = self.network.segment(_slab(slices["hu"]))
-            terms["slices"] = lesion_term(found.lesions, _deep(slices["lesions"]))
+            found = self.network.segment(self._slab(slices))
+            terms["slices"] = lesion_term(found.lesions, self._slab_lesions(slices))
         return terms
 
     def scores(self, scans: Batch | None, slices: Batch | None) -> dict[str, torch.Tensor]:
@@ -66,9 +64,9 @@ class JointLearner(Learner):
                 "diagnosis", read.diagnosis, scans["diagnosis"]
             )
         if slices is not None:
-            found = self.network.segment(_slab(slices["hu"]))
-            middle = found.lesions.argmax(1)[:, SLAB_DEPTH // 2][:, None]
-            scores |= {f"slices_{name}": value for name, value in lesion_dice(middle, slices).items()}
+            found = self.network.segment(self._slab(slices))
+            on_slab = {**slices, "lesions": self._slab_lesions(slices)}
+            scores |= {f"slices_{name}": value for name, value in lesion_dice(found.lesions.argmax(1), on_slab).items()}
         return scores
 
     def masks(self, scans: Batch) -> dict[str, torch.Tensor]:
@@ -77,20 +75,20 @@ class JointLearner(Learner):
         return {"lobes": found.lobes.argmax(1), "lesions": found.lesions.argmax(1)}
 
     def shared_parameters(self) -> list[nn.Parameter]:
-        """The deepest layer: every task's gradient comes through it."""
-        return list(self.network.encoder[-1].parameters())
+        """The decoder's layer at quarter resolution: the classification branches off after it."""
+        return list(self.network.decoder[-2].parameters())
+
+    def _slab(self, slices: Batch) -> torch.Tensor:
+        """On a field as large as the batch: its sides are multiples of 16 already."""
+        hu = slices["hu"][:, 0]
+        return slab(hu, self.spacing_mm, self.spacing_mm, (hu.shape[-2], hu.shape[-1]))
+
+    def _slab_lesions(self, slices: Batch) -> torch.Tensor | None:
+        if slices["lesions"] is None:
+            return None
+        lesions = slices["lesions"][:, 0]
+        return slab_labels(lesions, self.spacing_mm, self.spacing_mm, (lesions.shape[-2], lesions.shape[-1]))
 
     def inference(self) -> dict[str, Any]:
         """Arguments of the network and the spacing of its grid."""
         return {"network": self._arguments, "spacing_mm": self.spacing_mm}
-
-
-def _slab(hu: torch.Tensor) -> torch.Tensor:
-    """Slices (b, 1, y, x) in Hounsfield units as the network's input (b, 1, depth, y, x)."""
-    return normalise(hu)[:, None].expand(-1, -1, SLAB_DEPTH, -1, -1).contiguous()
-
-
-def _deep(mask: torch.Tensor | None) -> torch.Tensor | None:
-    return None if mask is None else mask.expand(-1, SLAB_DEPTH, -1, -1).contiguous()
-
-

@@ -38,7 +38,8 @@ def cropped(case: Case, largest: tuple[int, int, int], chance: np.random.Generat
     box = tuple(slice(first, first + most) for first, most in zip(start, largest, strict=True))
     arrays = {name: None if (array := getattr(case, name)) is None else array[box] for name in ("hu", *MASKS)}
     flags = {
-        name: None if (array := getattr(case, name)) is None else array[box[0]] for name in ("slice_flags", "lobe_flags")
+        name: None if (array := getattr(case, name)) is None else array[box[0]]
+        for name in ("slice_flags", "lobe_flags")
     }
     record = replace(case.record, severity=None, ct_grade=None, diagnosis=None, covid=None)
     if largest[1] < case.hu.shape[1] or largest[2] < case.hu.shape[2]:

@@ -21,9 +21,13 @@ Batch = dict[str, Any]
 class Learner(nn.Module, ABC):
     """A network with what it computes from labelled cases.
 
+    ``tasks`` names the losses that :meth:`terms` gives.
+
     :param network: whose weights are exported.
     :param spacing_mm: of the grid on which scans and slices are given.
     """
+
+    tasks: tuple[str, ...] = ()
 
     def __init__(self, network: nn.Module, spacing_mm: float) -> None:
         super().__init__()

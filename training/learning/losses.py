@@ -145,7 +145,7 @@ def lobe_flag_term(lesion_logits: torch.Tensor, lobe_logits: torch.Tensor, lobe_
     if lobe_flags is None:
         return _nothing(lesion_logits)
     odds = _lesion_log_odds(lesion_logits)
-    found = lobe_logits.detach().argmax(1).flatten(2)
+    found = lobe_logits.argmax(1).flatten(2)
     parts = [found == lobe.value for lobe in labels.LOBES]
     scores = torch.stack([_evidence(odds, part) for part in parts], -1)
     return _flag_term(scores, lobe_flags, torch.stack([part.any(-1) for part in parts], -1))
@@ -229,7 +229,7 @@ def _mask_term(logits: torch.Tensor, target: torch.Tensor, classes: Mapping[int,
     :param classes: value of the target to the classes of the logits that it leaves open.
     """
     known = target != NOT_ANNOTATED
-    target = target.masked_fill(~known, BACKGROUND).long()
+    target = target.masked_fill(~known, BACKGROUND)
     if target.numel() and int(target.max()) not in classes:
         raise ValueError(f"the masks hold the value {int(target.max())}; expected one of {sorted(classes)}")
     # Logits of unknown voxels are replaced, not multiplied by 0: they may be anything, also infinite.
@@ -267,28 +267,32 @@ def _dice(
     for value in classes:
         if value == BACKGROUND:
             continue
-        inside, answered = _answers(value, target, classes)
-        answered = answered & known
-        probability = log_q[value].exp().masked_fill(~answered, 0)
-        losses.append(_DICE(probability[:, None], (inside & answered).float()[:, None]).flatten())
+        inside, unclear = _values_inside(value, classes), _values_unclear(value, classes)
+        passed_over = ~known | _is_one_of(target, unclear)
+        probability = log_q[value].exp().masked_fill(passed_over, 0)
+        truth = (known & _is_one_of(target, inside)).float()
+        losses.append(_DICE(probability[:, None], truth[:, None]).flatten())
         asked.append((known & (target == value)).flatten(1).any(1))
     counts = torch.stack(asked).float()
     return (torch.stack(losses) * counts).sum(0) / counts.sum(0).clamp(min=1)
 
 
-def _answers(
-    value: int, target: torch.Tensor, classes: Mapping[int, tuple[int, ...]]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Whether a voxel is one of the classes of ``value``, and whether its label tells; bool as ``target``."""
+def _values_inside(value: int, classes: Mapping[int, tuple[int, ...]]) -> list[int]:
+    """Values whose voxels are surely one of the classes of ``value``."""
+    return [other for other, open_classes in classes.items() if set(open_classes) <= set(classes[value])]
+
+
+def _values_unclear(value: int, classes: Mapping[int, tuple[int, ...]]) -> list[int]:
+    """Values whose voxels may or may not be one of the classes of ``value``."""
     asked = set(classes[value])
-    inside = [other for other, open_classes in classes.items() if asked.issuperset(open_classes)]
-    outside = [other for other, open_classes in classes.items() if asked.isdisjoint(open_classes)]
-    within = _is_one_of(target, inside)
-    return within, within | _is_one_of(target, outside)
+    return [other for other, left in classes.items() if not asked.isdisjoint(left) and not asked.issuperset(left)]
 
 
 def _is_one_of(target: torch.Tensor, values: Sequence[int]) -> torch.Tensor:
-    return torch.isin(target, torch.tensor(values, dtype=target.dtype, device=target.device))
+    result = torch.zeros_like(target, dtype=torch.bool)
+    for value in values:
+        result |= target == value
+    return result
 
 
 def _lesion_log_odds(lesion_logits: torch.Tensor) -> torch.Tensor:

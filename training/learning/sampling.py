@@ -75,12 +75,12 @@ class Draws:
 
     def __init__(self, pools: Sequence[Pool], shares: Mapping[str, float], seed: int) -> None:
         self._pools, self._seed = pools, seed
-        self._holders = {
-            task: [(pool, index) for pool in pools if (index := _carriers(pool, task))] for task in shares
-        }
+        self._holders = {task: [(pool, index) for pool in pools if (index := _carriers(pool, task))] for task in shares}
         self._tasks = [task for task, holders in self._holders.items() if holders and shares[task] > 0]
         if not self._tasks:
-            raise InputError("No case carries a label of any task that is sampled; see sampling.tasks of the experiment.")
+            raise InputError(
+                "No case carries a label of any task that is sampled; see sampling.tasks of the experiment."
+            )
         total = sum(shares[task] for task in self._tasks)
         self._chances = [shares[task] / total for task in self._tasks]
 

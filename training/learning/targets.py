@@ -60,5 +60,7 @@ def _mean_dice(found: torch.Tensor, truth: torch.Tensor, classes: int) -> torch.
     for value in range(1, classes + 1):
         a, b = (found == value) & known, truth == value
         size = a.sum() + b.sum()
-        scores.append(torch.where(size > 0, 2 * (a & b).sum() / size.clamp(min=1), torch.ones_like(size, dtype=torch.float)))
+        scores.append(
+            torch.where(size > 0, 2 * (a & b).sum() / size.clamp(min=1), torch.ones_like(size, dtype=torch.float))
+        )
     return torch.stack(scores).mean()

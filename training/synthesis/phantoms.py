@@ -34,7 +34,12 @@ def make_phantom_case(seed: int, folder: Path, settings: CaseSettings) -> Path:
     )
     worst = max(affected_percentages(lobes.long(), lesions.long()).values())
     chest = Chest(
-        hu.float(), lobes.long(), lesions.long(), labels.DIAGNOSES.index(disease), int(worst > SEVERE_ABOVE_PERCENT), worst
+        hu.float(),
+        lobes.long(),
+        lesions.long(),
+        labels.DIAGNOSES.index(disease),
+        int(worst > SEVERE_ABOVE_PERCENT),
+        worst,
     )
     save_case(chest, path)
     return path
