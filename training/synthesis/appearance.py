@@ -17,7 +17,7 @@ Ranges = tuple[tuple[float, float], ...]
 class Appearance:
     """Ranges to draw from.
 
-    :param kernel: 0 smoothest (about 1.4 mm wide) to 1 sharpest (0.3 mm, edges enhanced).
+    :param kernel: 0 smoothest to 1 sharpest, with enhanced edges.
     :param noise_hu: standard deviation in soft tissue on voxels of about 2 mm.
     :param enhancement_hu: what contrast medium adds to the blood.
     :param tables: of ``body.TABLES``.

@@ -45,6 +45,7 @@ def render_body(shape: Shape, blood: float, added: float, look: Appearance, draw
     hu = torch.full(shape.size, AIR_HU, device=draw.device)
     body, skin_mm = _body_mask(shape, draw)
     hu = torch.where(body, _wall(shape, skin_mm, draw), hu)
+    hu = _with_hila(hu, shape, blood, draw)
     hu = _with_organs(hu, shape, blood, added, draw)
     hu = _with_bowel_gas(hu, shape, draw)
     hu = _with_gas_below_the_diaphragm(hu, body, shape, draw)
@@ -83,6 +84,15 @@ def _wall(shape: Shape, skin_mm: torch.Tensor, draw: Draw) -> torch.Tensor:
     is_muscle = is_muscle | (near_lung & (shape.smooth(draw, 10) > draw.uniform(-1.5, 0.3)))
     hu = torch.where(is_muscle, muscle, fat)
     return torch.where((skin_mm < 2.5) & (skin_mm > 0), torch.full_like(hu, draw.uniform(-20, 40)), hu)
+
+
+def _with_hila(hu: torch.Tensor, shape: Shape, blood: float, draw: Draw) -> torch.Tensor:
+    """Lobe maps leave out the large vessels at the hilum: what lies between the lobes there is mostly those."""
+    if draw.chance(0.2):
+        return hu
+    among_lobes = shape.blurred(shape.lung, draw.uniform(7, 12)) > draw.uniform(0.35, 0.5)
+    vessel = among_lobes & (shape.hull_mm <= 0) & (shape.smooth(draw, 8) > draw.uniform(-2.0, -0.5))
+    return torch.where(vessel, blood + 6 * shape.smooth(draw, 6), hu)
 
 
 def _with_organs(hu: torch.Tensor, shape: Shape, blood: float, added: float, draw: Draw) -> torch.Tensor:

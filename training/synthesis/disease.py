@@ -17,7 +17,7 @@ import torch
 from COVIDMultitaskLib import labels
 from training.synthesis import literature
 from training.synthesis.appearance import Appearance
-from training.synthesis.draw import Draw
+from training.synthesis.draw import Draw, dilated
 from training.synthesis.shape import Shape
 
 PATTERNS: dict[str, dict[str, float]] = {
@@ -110,10 +110,10 @@ def _covid_diffuse(fields: _Fields, shape: Shape, draw: Draw) -> None:
     """A quarter to nearly all of both lungs, with consolidation at back and base."""
     outward = 1.6 * (1 - shape.depth) + 0.9 * torch.sigmoid(shape.y / 35) + 0.7 * torch.sigmoid(-shape.z / 50)
     veil = shape.smooth(draw, draw.uniform(25, 60)) + 0.35 * shape.smooth(draw, 12) + outward * draw.uniform(0.3, 1.2)
-    _raise_to_share(fields.ground_glass, veil, shape.lobes > 0, draw.uniform(0.2, 0.92))
+    _raise_to_share(fields.ground_glass, veil, shape.lobes > 0, draw.uniform(0.2, 0.92), shape)
     if draw.chance(0.8):
         dense = shape.smooth(draw, draw.uniform(15, 40)) + outward
-        _raise_to_share(fields.consolidation, dense, shape.lobes > 0, draw.log_uniform(0.02, 0.45))
+        _raise_to_share(fields.consolidation, dense, shape.lobes > 0, draw.log_uniform(0.02, 0.45), shape)
 
 
 def _covid_organising(fields: _Fields, shape: Shape, draw: Draw) -> None:
@@ -126,7 +126,7 @@ def _covid_organising(fields: _Fields, shape: Shape, draw: Draw) -> None:
         _add_blob(fields.consolidation, place, radius, shape, draw, hollow=draw.uniform(0.15, 0.3))
     band = draw.uniform(1.2, 2.2) - (shape.smooth(draw, 28).abs() * 28)
     near = (1 - shape.depth) ** 2 + 0.5 * shape.smooth(draw, 40) > draw.uniform(0.7, 1.3)
-    bands = torch.where(near & (shape.lobes > 0), band, torch.full_like(band, -1.0)).clamp(-1, 1)
+    bands = torch.where(near, band, torch.full_like(band, -1.0)).clamp(-1, 1)
     torch.maximum(fields.consolidation, bands, out=fields.consolidation)
 
 
@@ -150,8 +150,8 @@ def _fill_lobe(fields: _Fields, value: int, share: float, shape: Shape, draw: Dr
         nearness = -distance / 25 + 0.35 * shape.smooth(draw, 18) + 0.2 * shape.smooth(draw, 7)
         if draw.chance(0.4):  # gravity takes part
             nearness = nearness + shape.y / draw.uniform(20, 60)
-        _raise_to_share(fields.consolidation, nearness, lobe, share * draw.uniform(0.5, 1.0))
-        _raise_to_share(fields.ground_glass, nearness, lobe, min(1.0, share * draw.uniform(1.05, 1.5)))
+        _raise_to_share(fields.consolidation, nearness, lobe, share * draw.uniform(0.5, 1.0), shape)
+        _raise_to_share(fields.ground_glass, nearness, lobe, min(1.0, share * draw.uniform(1.05, 1.5)), shape)
 
 
 def _bronchopneumonia(fields: _Fields, shape: Shape, draw: Draw) -> None:
@@ -203,14 +203,17 @@ def _millilitres(mask: torch.Tensor, shape: Shape) -> float:
     return float(mask.sum()) * shape.grid.voxel_ml
 
 
-def _raise_to_share(field: torch.Tensor, value: torch.Tensor, within: torch.Tensor, share: float) -> None:
-    """Raise ``field`` above 0 in that share of ``within`` where ``value`` is highest."""
+def _raise_to_share(field: torch.Tensor, value: torch.Tensor, within: torch.Tensor, share: float, shape: Shape) -> None:
+    """Raise ``field`` above 0 in that share of ``within`` where ``value`` is highest, and outside the lungs alike.
+
+    Were it not raised outside, a rim of air would shine through where voxels are lung in part.
+    """
     values = value[within]
     if not len(values):
         return
     some = values[:: max(1, len(values) // 20000)]
     limit = torch.quantile(some, 1 - share) if share < 1 else some.min() - 1
-    raised = torch.where(within, (value - limit).clamp(-1, 1), torch.full_like(value, -1.0))
+    raised = torch.where(within | (shape.lobes == 0), (value - limit).clamp(-1, 1), torch.full_like(value, -1.0))
     torch.maximum(field, raised, out=field)
 
 
@@ -250,7 +253,8 @@ def _add_blob(
     distance = _stretched_distance_mm(place, shape, box, (float(z), float(y), float(x))) / radius_mm
     size = distance.shape
     rough = draw.uniform(0.1, 0.35) * draw.smooth(size, _cells(0.7 * radius_mm, shape))
-    rough = rough + draw.uniform(0.0, 0.3) * draw.smooth(size, _cells(5.0, shape))
+    # Fine roughness in millimetres: as a share of a wide radius it would tear the edge to specks.
+    rough = rough + draw.uniform(0.0, 0.3) * min(1.0, 10 / radius_mm) * draw.smooth(size, _cells(5.0, shape))
     blob = 1 - distance + rough if hollow is None else 1 - (distance + rough - 0.8).abs() / hollow
     field[box] = torch.maximum(field[box], blob)
 
@@ -329,6 +333,7 @@ def pleural_effusion(shape: Shape, draw: Draw) -> Effusion:
             continue
         y = shape.y - 0.15 * shape.z + 4 * shape.smooth(draw, 40)  # deeper at the base
         level = torch.quantile(y[lung][:: max(1, int(lung.sum()) // 20000)], draw.uniform(0.72, 0.97))
+        lung = dilated(lung.float(), (1, 1, 1)) > 0  # what is lung in part belongs to it
         fluid |= lung & (y > level)
         if draw.chance(0.6):
             reach = draw.uniform(4, 30) * torch.sigmoid(-(shape.z + 10) / 25) + 3 * shape.smooth(draw, 12)

@@ -42,7 +42,7 @@ class MaskStatistics:
 
     def volumes_ml(self, rng: np.random.Generator) -> np.ndarray:
         """Volumes of one patient's lesions, log-normal in number, total and size."""
-        count = int(np.clip(round(self.components * np.exp(rng.normal(0, self.components_spread))), 1, 80))
+        count = int(np.clip(round(self.components * np.exp(rng.normal(0, self.components_spread))), 1, 90))
         total = self.total_ml * np.exp(rng.normal(0, self.total_spread))
         spread = np.log(self.largest_ml / self.median_ml) / EXPECTED_LARGEST
         sizes = np.exp(rng.normal(0, spread, count))
@@ -54,10 +54,10 @@ EXPECTED_LARGEST = 1.77
 
 MILD_COVID = MaskStatistics(
     components=16.5,
-    components_spread=0.85,
+    components_spread=0.98,
     total_ml=66.0,
     total_quartiles_ml=(26.4, 108.9),
-    total_spread=0.95,
+    total_spread=1.18,
     median_ml=0.48,
     largest_ml=25.4,
     largest_share=0.55,

@@ -70,7 +70,7 @@ class Trees:
 def grow_trees(shape: Shape, draw: Draw) -> Trees:
     """Arteries with their bronchi, and veins between them."""
     hila = find_hila(shape, draw)
-    ml_per_end, width = draw.uniform(1.3, 3.0), draw.uniform(0.34, 0.5)
+    ml_per_end, width = draw.uniform(1.0, 2.6), draw.uniform(0.38, 0.56)
     arteries = _grow_all(shape, hila, np.array([4.0, -4.0, 0.0]), ml_per_end, width, draw)
     veins = _grow_all(shape, hila, np.array([-12.0, -9.0, 0.0]), ml_per_end, 0.95 * width, draw)
     bronchi = _beside(arteries.where(arteries.supplied >= draw.integer(5, 14)), draw)
