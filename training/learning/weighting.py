@@ -86,6 +86,7 @@ class UncertaintyWeighting(Weighting):
 
     A task with loss L and log variance s adds exp(-s) L + s / 2, their equation for likelihoods of classes. At
     its minimum s = log 2L, where a task's weight is the inverse of twice its loss: the scale of a loss drops out.
+    A task without labels has no gradient at its s, which only the optimiser's momentum from earlier steps still moves.
     """
 
     def __init__(self, weights: Mapping[str, float]) -> None:
