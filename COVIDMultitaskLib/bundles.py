@@ -3,7 +3,8 @@
 A bundle is a folder with ``configs/metadata.json`` (who made it, on what, for which
 engine), ``configs/inference.json`` (the network's arguments and the preparation),
 ``models/model.safetensors``, ``docs/README.md`` (the model card), ``LICENSE`` and
-``SHA256SUMS`` over all of them. Nothing in a bundle is ever executed.
+``SHA256SUMS`` over all of them. It may also hold where its weights come from: ``configs/training.yaml`` (the
+experiment) and ``docs/split.json`` (which records trained). Nothing in a bundle is ever executed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ WEIGHTS = "models/model.safetensors"
 CARD = "docs/README.md"
 LICENCE = "LICENSE"
 SUMS = "SHA256SUMS"
+EXPERIMENT = "configs/training.yaml"
+SPLIT = "docs/split.json"
 FILES = (METADATA, INFERENCE, WEIGHTS, CARD, LICENCE)
+ORIGIN = (EXPERIMENT, SPLIT)
+"""Files that a bundle may have."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,8 @@ def open_bundle(path: str | Path) -> Bundle:
     folder = Path(path).expanduser()
     _check_files(folder)
     sums = _read_sums(folder)
-    content = {name: _content(folder / name) for name in FILES}
-    for name in FILES:
+    content = {name: _content(folder / name) for name in files_of(folder)}
+    for name in content:
         if sums.get(name) != hashlib.sha256(content[name]).hexdigest():
             raise BundleError(
                 f"{name} of the bundle {folder.name} is not the file that was published (its SHA-256 differs);"
@@ -99,9 +104,14 @@ def shipped_bundle(engine: str) -> Bundle:
     raise BundleError(f"No weights for the engine {engine!r} are installed; give a bundle folder instead.")
 
 
+def files_of(folder: Path) -> tuple[str, ...]:
+    """The files of a bundle that checksums are kept of."""
+    return (*FILES, *(name for name in ORIGIN if (folder / name).exists()))
+
+
 def write_sums(folder: Path) -> None:
     """Write ``SHA256SUMS`` over a bundle's files, in the format of ``sha256sum``."""
-    lines = (f"{hashlib.sha256(_content(folder / name)).hexdigest()}  {name}\n" for name in FILES)
+    lines = (f"{hashlib.sha256(_content(folder / name)).hexdigest()}  {name}\n" for name in files_of(folder))
     (folder / SUMS).write_bytes("".join(lines).encode())
 
 

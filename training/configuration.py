@@ -20,7 +20,8 @@ from COVIDMultitaskLib.writing import write_text
 DATA_VARIABLE = "COVID_MULTITASK_DATA"
 DEFAULT_DATA = "../shared/data"
 
-TASKS = ("lobes", "lesions", "severity", "diagnosis")
+Task = Literal["lobes", "lesions", "severity", "diagnosis"]
+TASKS: tuple[Task, ...] = ("lobes", "lesions", "severity", "diagnosis")
 """What a case may be drawn for."""
 
 Share = Annotated[float, Field(ge=0)]
@@ -114,7 +115,7 @@ class Sampling(_Part):
     :param slices: in a step and process.
     """
 
-    tasks: dict[Literal["lobes", "lesions", "severity", "diagnosis"], Share] = dict.fromkeys(TASKS, 1.0)  # type: ignore[assignment]
+    tasks: dict[Task, Share] = {"lobes": 1.0, "lesions": 1.0, "severity": 1.0, "diagnosis": 1.0}
     scans: Count = 1
     slices: Count = 2
 

@@ -1,66 +1,216 @@
-"""Make a weight bundle from a training run: ``python -m training.export --help``."""
+"""Make a weight bundle from a run: ``python -m training.export --run runs/joint --target Resources/Bundles/joint``.
+
+Calibrates the network on the run's held-out cases and fills the model card in from the run: what it learned from
+and under which licences, how it was trained, what that cost, and how good it is. Files that
+``python -m training.evaluate ... --json FILE`` wrote into the run's folder ``evaluations`` go into the card, each
+with the command that made it.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from safetensors.torch import load_file, save
+from COVIDMultitaskLib.errors import CovidMultitaskError, InputError, OutputError
 
-from COVIDMultitaskLib import bundles
-from COVIDMultitaskLib.networks.joint import JointNetwork
-from training.calibration import calibrate_bundle, read_held_out
-from training.data.synthetic import SyntheticCases
+NON_COMMERCIAL = ("nc", "non-commercial", "noncommercial", "research use", "research only")
+"""What a licence says that forbids commercial use."""
 
 
-def export(run: Path, cases: Path, card: Path, licence: Path, metadata: dict, target: Path) -> None:
-    """Write the bundle of a run under a temporary name, check it, and put it in place."""
-    plan = json.loads((run / "plan.json").read_text())
-    channels = list(plan["channels"])
-    network = JointNetwork(channels)
-    network.load_state_dict({name: value.float() for name, value in load_file(run / "model.safetensors").items()})
-    simulated = SyntheticCases(cases)
-    scans = (simulated[number] for number in range(len(simulated)))
-    held_out = read_held_out(network.eval(), scans, plan["spacing_mm"])
-    calibration = calibrate_bundle(held_out, network.classifier_channels)
+def export(run, target: Path, tell=print) -> Path:
+    """Write the bundle of a run under a temporary name, check it, and put it in place.
+
+    :param run: a :class:`training.learning.run.Run` whose training has ended.
+    :param tell: is told what could not be calibrated.
+    :return: ``target``.
+    :raises InputError: when the training has not ended, or the licence is laxer than the data's.
+    :raises OutputError: when the bundle cannot be written.
+    """
+    from COVIDMultitaskLib import bundles
+
+    experiment, data = run.experiment(), run.data()
+    check_licence(experiment.card.licence, data)
+    learner = load_learner(run)
+    calibration = learner.calibration(held_out_cases(run))
     for note in calibration.notes:
-        print(note)
-    inference = {
-        "network": {"channels": channels},
-        "spacing_mm": plan["spacing_mm"],
-        **calibration.settings,
-    }
+        tell(note)
+    inference = {**run.summary()["inference"], **calibration.settings}
     partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    for folder in ("configs", "models", "docs"):
-        (partial / folder).mkdir(parents=True)
-    (partial / bundles.INFERENCE).write_text(json.dumps(inference, indent=1) + "\n")
-    (partial / bundles.METADATA).write_text(json.dumps({**metadata, "training": plan}, indent=2) + "\n")
-    weights = {name: value.half().contiguous() for name, value in network.state_dict().items()}
-    (partial / bundles.WEIGHTS).write_bytes(save(weights))  # save_file would let nobody else read it
-    shutil.copy(card, partial / bundles.CARD)
-    shutil.copy(licence, partial / bundles.LICENCE)
-    bundles.write_sums(partial)
-    bundles.open_bundle(partial)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        for folder in ("configs", "models", "docs"):
+            (partial / folder).mkdir(parents=True)
+        _write_json(partial / bundles.INFERENCE, inference)
+        _write_json(partial / bundles.METADATA, metadata(run))
+        (partial / bundles.CARD).write_text(model_card(run, calibration), encoding="utf-8")
+        shutil.copyfile(run.weights_file, partial / bundles.WEIGHTS)
+        shutil.copyfile(experiment.path(experiment.card.folder) / "LICENSE", partial / bundles.LICENCE)
+        shutil.copyfile(run.experiment_file, partial / bundles.EXPERIMENT)
+        if run.split_file.exists():
+            shutil.copyfile(run.split_file, partial / bundles.SPLIT)
+        bundles.write_sums(partial)
+        bundles.open_bundle(partial)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+    except OSError as error:
+        raise OutputError(f"The bundle {target} cannot be written ({error.strerror}); give another folder.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
 
 
-def main() -> None:
-    """Read the command line and export."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, default=Path("runs/joint"))
-    parser.add_argument("--cases", type=Path, default=Path(".cache/cases/validation"), help="held-out scans")
-    parser.add_argument("--card", type=Path, default=Path("training/joint/card/README.md"))
-    parser.add_argument("--licence", type=Path, default=Path("training/joint/card/LICENSE"))
-    parser.add_argument("--metadata", type=Path, default=Path("training/joint/card/metadata.json"))
-    parser.add_argument("--target", type=Path, default=Path("Resources/Bundles/joint"))
-    arguments = parser.parse_args()
-    metadata = json.loads(arguments.metadata.read_text())
-    export(arguments.run, arguments.cases, arguments.card, arguments.licence, metadata, arguments.target)
+def load_learner(run):
+    """The learner of a run with its trained network. :raises InputError: when the training has not ended."""
+    from safetensors.torch import load_file
+
+    from training.engines import make_learner
+
+    run.summary()
+    experiment = run.experiment()
+    learner = make_learner(experiment.engine, experiment.data.spacing_mm, experiment.network)
+    weights = {name: value.float() for name, value in load_file(run.weights_file).items()}
+    learner.network.load_state_dict(weights)
+    return learner.eval()
+
+
+def held_out_cases(run) -> Iterator:
+    """The cases that a run validated on."""
+    from training.learning.sources import gather
+
+    for source in gather(run.experiment(), run, lambda line: None).held_out:
+        for index in range(len(source)):
+            yield source[index]
+
+
+def check_licence(licence: str, data: dict[str, Any]) -> None:
+    """:raises InputError: when weights trained on non-commercial data were to be free for commercial use."""
+    strict = [one for one in data["sources"] if _is_non_commercial(one["licence"])]
+    if strict and not _is_non_commercial(licence):
+        raise InputError(
+            f"{strict[0]['name']} is licensed {strict[0]['licence']}, so the weights cannot be {licence}; "
+            "correct card.licence of the experiment."
+        )
+
+
+def _is_non_commercial(licence: str) -> bool:
+    words = licence.lower().replace("-", " ").replace("_", " ").split()
+    return "nc" in words or any(phrase.replace("-", " ") in " ".join(words) for phrase in NON_COMMERCIAL[1:])
+
+
+def metadata(run) -> dict[str, Any]:
+    """MONAI's metadata of the bundle, with what is ours under "covid_multitask"."""
+    from importlib.metadata import version
+
+    from COVIDMultitaskLib import bundles
+
+    experiment = run.experiment()
+    template = json.loads((experiment.path(experiment.card.folder) / "metadata.json").read_text(encoding="utf-8"))
+    return {
+        **template,
+        "name": experiment.card.name,
+        "version": experiment.card.version,
+        "monai_version": version("monai"),
+        "pytorch_version": version("torch").partition("+")[0],
+        "numpy_version": version("numpy"),
+        "data_source": "; ".join(f"{one['name']} ({one['licence']})" for one in run.data()["sources"]),
+        "covid_multitask": {
+            "engine": experiment.engine,
+            "format": bundles.FORMAT,
+            "licence": experiment.card.licence,
+            "trained_on": trained_on(run.data()),
+        },
+        "training": {"experiment": experiment.model_dump(mode="json"), "resources": run.resources()},
+    }
+
+
+def trained_on(data: dict[str, Any]) -> str:
+    """One quiet line for the panel and the report: what was learned from, and what of it is simulated."""
+    parts, real_tasks = [], set()
+    for source in data["sources"]:
+        if source["simulated"]:
+            parts.append(f"{source['records']} simulated scans ({source['from']})")
+        else:
+            parts.append(f"{source['records']} real records of {source['name']}")
+            real_tasks |= set(source["labels"])
+    simulated = any(source["simulated"] for source in data["sources"])
+    only = [task for task in ("lobes", "lesions", "severity", "diagnosis") if task not in real_tasks]
+    if simulated and real_tasks and only:
+        parts.append(f"{', '.join(only)} from simulation only")
+    return "; ".join(parts)
+
+
+def model_card(run, calibration) -> str:
+    """The bundle's README from the template of the experiment's card folder."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound
+
+    experiment = run.experiment()
+    folder = experiment.path(experiment.card.folder)
+    environment = Environment(
+        loader=FileSystemLoader([folder, Path(__file__).parent / "cards"]), undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    try:
+        template = environment.get_template("card.md.j2")
+    except TemplateNotFound as error:
+        raise InputError(
+            f"{folder} holds no card.md.j2, the template of the model card; see training/cards."
+        ) from error
+    return template.render(
+        experiment=experiment,
+        data=run.data(),
+        summary=run.summary(),
+        resources=run.resources(),
+        validation=_last_validation(run),
+        calibration=calibration,
+        evaluations=evaluations(run),
+    )
+
+
+def evaluations(run) -> list[dict[str, Any]]:
+    """What ``training.evaluate`` wrote for this run, by file name."""
+    found = []
+    for path in sorted((run.folder / "evaluations").glob("*.json")):
+        try:
+            found.append({"name": path.stem, **json.loads(path.read_text(encoding="utf-8"))})
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} is no evaluation; make it again with training.evaluate --json.") from error
+    return found
+
+
+def _last_validation(run) -> dict[str, float]:
+    """The scores of the last validation, by task."""
+    rows = [row for row in run.metrics() if any(name.startswith("val/") for name in row)]
+    return (
+        {name.removeprefix("val/"): value for name, value in rows[-1].items() if name.startswith("val/")}
+        if rows
+        else {}
+    )
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> int:
+    """Read the command line and export; returns 0, or 2 after one sentence."""
+    from training.learning.run import Run
+
+    parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="folder of a training that has ended")
+    parser.add_argument("--target", type=Path, help="bundle folder to write (default: bundle in the run's folder)")
+    options = parser.parse_args()
+    try:
+        print(f"Bundle: {export(Run(options.run), options.target or options.run / 'bundle')}")
+    except CovidMultitaskError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

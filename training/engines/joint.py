@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from torch import nn
 from COVIDMultitaskLib.inference.slices import slab, slab_labels
 from COVIDMultitaskLib.networks.joint import JointNetwork
 from COVIDMultitaskLib.preparation.intensity import normalise
+from training.calibration import BundleCalibration, calibrate_bundle, read_held_out
+from training.data.dataset import Case
 from training.learning.learner import Batch, Learner
 from training.learning.losses import (
     Term,
@@ -77,6 +79,12 @@ class JointLearner(Learner):
     def shared_parameters(self) -> list[nn.Parameter]:
         """The decoder's layer at quarter resolution: the classification branches off after it."""
         return list(self.network.decoder[-2].parameters())
+
+    def calibration(self, cases: Iterable[Case]) -> BundleCalibration:
+        """Temperatures of all four heads and the score of unlikeness, from whole scans."""
+        scans = (case for case in cases if case.hu.shape[0] > 1)
+        held_out = read_held_out(self.network.eval(), scans, self.spacing_mm)
+        return calibrate_bundle(held_out, self.network.classifier_channels)
 
     def _slab(self, slices: Batch) -> torch.Tensor:
         """On a field as large as the batch: its sides are multiples of 16 already."""

@@ -13,14 +13,14 @@ from rich.console import Console
 
 from COVIDMultitaskLib.bundles import open_bundle, shipped_bundle
 from COVIDMultitaskLib.engines.joint import JointEngine
-from COVIDMultitaskLib.errors import InputError
-from COVIDMultitaskLib.labels import LOBES
+from COVIDMultitaskLib.labels import DIAGNOSES, LOBES, SEVERITIES
 from training.evaluate.records import means_by_class
 from training.evaluate.showing import as_plain, print_weights, report, save_report, tracked
 from training.metrics import dice
 
 if TYPE_CHECKING:
     from COVIDMultitaskLib.networks.joint import JointNetwork
+    from training.data.dataset import Case
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -49,36 +49,34 @@ def evaluate_cases(network: JointNetwork, folder: Path) -> list[dict]:
     :raises InputError: when the folder holds no scans.
     """
     import torch
-    from torch.utils.data import DataLoader
 
-    from training.joint.cases import CaseDataset
+    from training.data.synthetic import SyntheticCases
 
-    count = len(list(folder.glob("*.npz")))
-    if not count:
-        raise InputError(f"{folder} holds no scans; make some with: python -m training.synthesis.cases")
     records = []
-    loader = DataLoader(CaseDataset(folder, count, 0, jitter=False))
+    cases = SyntheticCases(folder)
     with torch.inference_mode():
-        for number, batch in enumerate(tracked(loader, "Scans")):
-            scores = _scores(network, batch)
+        for number in tracked(range(len(cases)), "Scans"):
+            scores = _scores(network, cases[number])
             records += [
                 {"case": str(number), "patient": None, "class": name, "score": value} for name, value in scores.items()
             ]
     return records
 
 
-def _scores(network: JointNetwork, batch: dict) -> dict[str, float]:
+def _scores(network: JointNetwork, case: Case) -> dict[str, float]:
     import torch
 
     from COVIDMultitaskLib.inference.device import autocast
-    from training.joint.module import image_and_targets
+    from COVIDMultitaskLib.preparation.intensity import normalise
 
     with autocast(torch.device("cpu")):
-        found, read = network(image_and_targets(batch)[0])
+        found, read = network(normalise(case.hu)[None, None])
+    assert case.lobes is not None and case.lesions is not None
     lobes, lesions = (logits[0].float().argmax(0).numpy() for logits in (found.lobes, found.lesions))
-    scores = {label.key: dice(lobes == label.value, batch["lobes"][0].numpy() == label.value) for label in LOBES}
-    scores["lungs"] = dice(lobes > 0, batch["lobes"][0].numpy() > 0)
-    scores["infection"] = dice(lesions > 0, batch["lesions"][0].numpy() > 0)
-    scores["severity"] = float(read.severity.argmax() == batch["severity"][0])
-    scores["diagnosis"] = float(read.diagnosis.argmax() == batch["diagnosis"][0])
+    true_lobes, true_lesions = case.lobes.numpy(), case.lesions.numpy()
+    scores = {label.key: dice(lobes == label.value, true_lobes == label.value) for label in LOBES}
+    scores["lungs"] = dice(lobes > 0, true_lobes > 0)
+    scores["infection"] = dice(lesions > 0, true_lesions > 0)
+    scores["severity"] = float(SEVERITIES[int(read.severity.argmax())] == case.record.severity)
+    scores["diagnosis"] = float(DIAGNOSES[int(read.diagnosis.argmax())] == case.record.diagnosis)
     return scores

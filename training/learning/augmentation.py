@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -36,7 +37,7 @@ def cropped(case: Case, largest: tuple[int, int, int], chance: np.random.Generat
         return case
     start = [int(chance.integers(max(have - most, 0) + 1)) for have, most in zip(case.hu.shape, largest, strict=True)]
     box = tuple(slice(first, first + most) for first, most in zip(start, largest, strict=True))
-    arrays = {name: None if (array := getattr(case, name)) is None else array[box] for name in ("hu", *MASKS)}
+    masks = {name: None if (array := getattr(case, name)) is None else array[box] for name in MASKS}
     flags = {
         name: None if (array := getattr(case, name)) is None else array[box[0]]
         for name in ("slice_flags", "lobe_flags")
@@ -44,7 +45,7 @@ def cropped(case: Case, largest: tuple[int, int, int], chance: np.random.Generat
     record = replace(case.record, severity=None, ct_grade=None, diagnosis=None, covid=None)
     if largest[1] < case.hu.shape[1] or largest[2] < case.hu.shape[2]:
         flags = dict.fromkeys(flags)  # what a plane shows may lie outside the box
-    return Case(record, **arrays, **flags)
+    return Case(record, case.hu[box], **masks, **flags)
 
 
 def _other_intensities(hu: torch.Tensor, chance: np.random.Generator) -> torch.Tensor:
@@ -59,12 +60,7 @@ def _turned(case: Case, chance: np.random.Generator) -> Case:
     angles = np.radians(chance.uniform(-ROTATION_DEGREES, ROTATION_DEGREES, 3))
     move = Affine(tuple(angles), scale_params=(float(chance.uniform(*ZOOM)),) * 3, image_only=True)
     hu = move(case.hu[None] - AIR_HU, mode="bilinear", padding_mode="zeros")[0] + AIR_HU
-    masks = {}
-    for name in MASKS:
-        mask = getattr(case, name)
-        if mask is not None:
-            masks[name] = _moved_mask(mask, move)
-    return replace(case, hu=torch.as_tensor(hu), **masks)
+    return _with_masks(replace(case, hu=torch.as_tensor(hu)), lambda mask: _moved_mask(mask, move))
 
 
 def _moved_mask(mask: torch.Tensor, move) -> torch.Tensor:
@@ -78,11 +74,16 @@ def _other_slice(case: Case, chance: np.random.Generator) -> Case:
     zoom = float(chance.uniform(*SLICE_ZOOM))
     hu = F.interpolate(case.hu[None], scale_factor=zoom, mode="bilinear", align_corners=False)[0]
     hu = (hu - AIR_HU) * chance.uniform(0.92, 1.08) + AIR_HU + chance.uniform(-40, 40)
-    masks = {}
-    for name in MASKS:
-        mask = getattr(case, name)
-        if mask is not None:
-            masks[name] = F.interpolate(mask[None].float(), scale_factor=zoom, mode="nearest")[0].to(torch.uint8)
     mirrored = case.lobes is None and case.lungs is None and chance.random() < 0.5
-    turn = (lambda array: array.flip(-1)) if mirrored else (lambda array: array)
-    return replace(case, hu=turn(hu), **{name: turn(mask) for name, mask in masks.items()})
+
+    def moved(mask: torch.Tensor) -> torch.Tensor:
+        zoomed = F.interpolate(mask[None].float(), scale_factor=zoom, mode="nearest")[0].to(torch.uint8)
+        return zoomed.flip(-1) if mirrored else zoomed
+
+    return _with_masks(replace(case, hu=hu.flip(-1) if mirrored else hu), moved)
+
+
+def _with_masks(case: Case, moved: Callable[[torch.Tensor], torch.Tensor]) -> Case:
+    """A case with each of its masks changed."""
+    masks = {name: moved(mask) for name in MASKS if (mask := getattr(case, name)) is not None}
+    return replace(case, **masks)

@@ -7,11 +7,14 @@ of tasks and the sampling know nothing of any engine.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
+from training.calibration import BundleCalibration
+from training.data.dataset import Case
 from training.learning.losses import Term
 
 Batch = dict[str, Any]
@@ -54,6 +57,10 @@ class Learner(nn.Module, ABC):
     def shared_parameters(self) -> list[nn.Parameter]:
         """Parameters of the last layer that all tasks share; gradient-norm weighting compares tasks there."""
         raise NotImplementedError(f"{type(self).__name__} does not tell which layer its tasks share")
+
+    @abstractmethod
+    def calibration(self, cases: Iterable[Case]) -> BundleCalibration:
+        """What the bundle is told of its calibration, from held-out cases; see ``training.calibration``."""
 
     @abstractmethod
     def inference(self) -> dict[str, Any]:

@@ -68,8 +68,8 @@ class LearningModule(L.LightningModule):
         if wrong:
             cases = [name for part in batch.values() if part is not None for name in part["ids"]]
             raise TrainingError(
-                f"The loss of {wrong[0]} is not a number at step {self.global_step} ({', '.join(cases)}); look at these "
-                "cases, or lower schedule.learning_rate. The last checkpoint is kept."
+                f"The loss of {wrong[0]} is not a number at step {self.global_step} ({', '.join(cases)}); "
+                "look at these cases, or lower schedule.learning_rate. The last checkpoint is kept."
             )
 
     def on_validation_epoch_start(self) -> None:
