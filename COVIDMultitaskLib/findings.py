@@ -208,6 +208,9 @@ class Findings:
     :param diagnosis: probability of each of ``labels.DIAGNOSES``.
     :param differential: statistics of the lesions beside those of cases of known diagnosis; None, and not written,
         when the engine's weights bring no such cases.
+    :param covid_probability: probability of COVID-19 against everything else, from an engine that does not tell other
+        diagnoses apart; None when not assessed.
+    :param sources: which weights gave "lungs", "lobes" or "lesions" where those of ``engine`` did not; None: they all.
     :param created: ISO 8601 time, written only when given, so that equal runs give equal files.
     """
 
@@ -227,6 +230,8 @@ class Findings:
     differential: tuple[LesionStatistic, ...] | None = None
     created_by: CreatedBy = field(default_factory=CreatedBy)
     created: str | None = None
+    covid_probability: float | None = None
+    sources: Mapping[str, EngineIdentity] | None = None
     schema_version: str = SCHEMA_VERSION
 
     def to_dict(self) -> dict[str, Any]:
@@ -257,6 +262,7 @@ _WRITING_ORDER = (
     "created_by",
     "created",
     "engine",
+    "sources",
     "input",
     "lobes",
     "lungs",
@@ -266,12 +272,13 @@ _WRITING_ORDER = (
     "ct_grade",
     "severity",
     "diagnosis",
+    "covid_probability",
     "lesions",
     "differential",
     "quality",
     "notice",
 )
-_OPTIONAL = ("created", "differential")
+_OPTIONAL = ("created", "sources", "covid_probability", "differential")
 """Left out when None: files of before there were such entries have none."""
 
 
@@ -289,6 +296,8 @@ def _findings(data: Mapping[str, Any]) -> Findings:
     values = dict(data)
     values["created_by"] = CreatedBy(**data["created_by"])
     values["engine"] = EngineIdentity(**data["engine"])
+    sources = data.get("sources")
+    values["sources"] = sources and {name: EngineIdentity(**one) for name, one in sources.items()}
     values["input"] = _with_tuples(InputSummary, data["input"], "shape_zyx", "spacing_zyx_mm", "notes")
     values["lobes"] = _each(LobeFindings, data["lobes"])
     values["lungs"] = _each(RegionFindings, data["lungs"])

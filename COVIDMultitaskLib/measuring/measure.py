@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from COVIDMultitaskLib.findings import (
     QualityFlag,
     RegionFindings,
 )
-from COVIDMultitaskLib.labels import DIAGNOSES, SEVERITIES
+from COVIDMultitaskLib.labels import DIAGNOSES, LUNGS, SEVERITIES
 from COVIDMultitaskLib.measuring.boundary import boundary_gradient
 from COVIDMultitaskLib.measuring.components import MIN_LESION_ML, Components, Tally
 from COVIDMultitaskLib.measuring.differential import compare
@@ -57,14 +58,19 @@ def measure(volume: Volume, prediction: Prediction) -> Findings:
     :raises ValueError: when a label map has another shape than the scan, or undeclared labels.
     """
     hu = volume.array if volume.intensity is IntensityKind.HOUNSFIELD else None
-    measures = measure_masks(prediction.lobes, prediction.lesions, volume.geometry, hu)
+    if prediction.lobes is None and prediction.lungs is not None:
+        measures = _measure_lungs(prediction.lungs, prediction.lesions, volume.geometry, hu)
+    else:
+        measures = measure_masks(prediction.lobes, prediction.lesions, volume.geometry, hu)
     quality = (*measures.quality, *scan_flags(volume, prediction.unlikeness))
     findings = Findings(
         engine=prediction.identity,
         input=summarise(volume),
         severity=_probabilities(prediction.severity, SEVERITIES),
         diagnosis=_probabilities(prediction.diagnosis, DIAGNOSES),
-        notice=notice(prediction.identity),
+        covid_probability=None if prediction.covid is None else round(float(prediction.covid), 6),
+        sources=dict(prediction.sources) or None,
+        notice=notice(prediction.identity, prediction.sources),
         **{**vars(measures), "quality": tuple(sorted(quality, key=lambda flag: flag.level != "warning"))},
     )
     if prediction.lesion_reference is None or prediction.lesions is None:
@@ -85,6 +91,22 @@ def measure_masks(
     :raises ValueError: when shapes differ or a map holds undeclared labels.
     """
     return MaskMeter(geometry, hu).measure(lobes, lesions)
+
+
+def _measure_lungs(
+    lungs: np.ndarray, lesions: np.ndarray | None, geometry: Geometry, hu: np.ndarray | None
+) -> MaskMeasures:
+    """Where only the lungs are known, 1 left and 2 right: each is measured as if it were one lobe."""
+    stand_in = np.array([0, LUNGS["left"][0], LUNGS["right"][0]], np.uint8)[lungs]
+    measures = measure_masks(stand_in, lesions, geometry, hu)
+    found = measures.lesions
+    if found is not None:
+        found = replace(found, components=tuple(replace(one, lobe_percent=None) for one in found.components))
+    flags = tuple(flag for flag in measures.quality if flag.flag not in _FLAGS_OF_LOBES)
+    return replace(measures, lobes=None, ct_severity_score=None, lesions=found, quality=flags)
+
+
+_FLAGS_OF_LOBES = ("lobe_missing", "lobe_small")
 
 
 @dataclass(frozen=True)
@@ -162,9 +184,18 @@ def summarise(volume: Volume) -> InputSummary:
     )
 
 
-def notice(identity: EngineIdentity) -> str:
-    """The line that stands under every result."""
-    return f"{RESEARCH_USE} Trained on: {identity.trained_on.rstrip('.')}."
+def notice(identity: EngineIdentity, sources: Mapping[str, EngineIdentity] = MappingProxyType({})) -> str:
+    """The line that stands under every result.
+
+    :param sources: which other weights gave "lungs", "lobes" or "lesions".
+    """
+    lines = [RESEARCH_USE, f"Trained on: {identity.trained_on.rstrip('.')}."]
+    for other in dict.fromkeys(sources.values()):
+        given = [name for name, source in sources.items() if source == other]
+        lines.append(
+            f"{' and '.join(given).capitalize()} by {other.engine}, trained on: {other.trained_on.rstrip('.')}."
+        )
+    return " ".join(lines)
 
 
 def _rounded(spacing_mm: tuple[float, float, float]) -> tuple[float, float, float]:

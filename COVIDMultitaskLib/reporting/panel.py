@@ -139,6 +139,9 @@ def _severity(canvas: Canvas, findings: Findings, left: float, y: float, width: 
 
 def _diagnosis(canvas: Canvas, findings: Findings, left: float, y: float, width: float) -> float:
     y = _title(canvas, left, y, "Diagnosis")
+    if findings.covid_probability is not None:
+        y = _probability(canvas, DIAGNOSIS_NAMES["covid_19"], findings.covid_probability, left, y, width)
+        return _missing(canvas, left, y, "This engine does not tell other diagnoses apart.")
     if findings.diagnosis is None:
         return _missing(canvas, left, y, "Not assessed by this engine.")
     for key in reversed(DIAGNOSES):

@@ -88,6 +88,8 @@ def _summary(findings: Findings) -> Iterator[tuple[str, str]]:
 
 
 def _diagnosis(findings: Findings) -> str:
+    if findings.covid_probability is not None:
+        return f"{DIAGNOSIS_NAMES['covid_19']} {100 * findings.covid_probability:.0f} %, anything else the rest"
     if findings.diagnosis is None:
         return NOT_ASSESSED
     order = sorted(DIAGNOSES, key=lambda key: -findings.diagnosis[key])  # type: ignore[index]

@@ -149,6 +149,8 @@ any_findings = st.builds(
     created_by=st.builds(CreatedBy, text, text),
     differential=maybe(st.lists(statistics, max_size=2).map(tuple)),
     created=maybe(st.just("2024-05-01T12:00:00+00:00")),
+    covid_probability=maybe(st.floats(0, 1)),
+    sources=maybe(st.dictionaries(st.sampled_from(["lungs", "lobes", "lesions"]), identities, min_size=1)),
 )
 
 
@@ -287,7 +289,7 @@ def test_schema_and_records_have_the_same_names(schema) -> None:
     pairs = [
         (Findings, schema),
         (InputSummary, schema["properties"]["input"]),
-        (EngineIdentity, schema["properties"]["engine"]),
+        (EngineIdentity, schema["$defs"]["identity"]),
         (CreatedBy, schema["properties"]["created_by"]),
         (LobeFindings, schema["$defs"]["lobe"]),
         (RegionFindings, schema["$defs"]["lung"]),
