@@ -39,7 +39,7 @@ class Appearance:
 
 TRAIN = Appearance(
     kernel=((0.0, 0.55), (0.75, 0.9)),
-    noise_hu=((3, 11), (15, 32)),
+    noise_hu=((4, 13), (17, 38)),
     enhancement_hu=((40, 150), (200, 320)),
     tables=("foam", "shell", "flat", "hollow", "hammock"),
     glass_hu=((-690, -560), (-520, -400)),
@@ -50,7 +50,7 @@ TRAIN = Appearance(
 
 HELD_OUT = Appearance(
     kernel=((0.55, 0.75), (0.9, 1.0)),
-    noise_hu=((11, 15), (32, 38)),
+    noise_hu=((13, 17), (38, 44)),
     enhancement_hu=((150, 200), (320, 360)),
     tables=("cradle", "vacuum_cushion"),
     glass_hu=((-560, -520), (-400, -370)),

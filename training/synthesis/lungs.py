@@ -65,7 +65,7 @@ def make_lungs(shape: Shape, blood_hu: float, draw: Draw) -> Lungs:
 def parenchyma(shape: Shape, draw: Draw) -> torch.Tensor:
     """Air-filled tissue: mean, gravity gradient (denser at the back), texture, emphysema."""
     back = (shape.y / 100).clamp(-1, 1)
-    hu = draw.uniform(-905, -785) + draw.uniform(0, 60) * back
+    hu = draw.uniform(-935, -800) + draw.uniform(0, 60) * back
     hu = hu + draw.uniform(4, 18) * shape.smooth(draw, 25) + draw.uniform(4, 22) * shape.smooth(draw, 6)
     if draw.chance(0.25):  # mosaic of lobules
         hu = hu + draw.uniform(15, 55) * shape.smooth(draw, 16).clamp(min=0)
