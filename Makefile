@@ -8,7 +8,7 @@
 #   make check                linter, formatter and type checker
 #   make format               let the formatter and the linter correct what they can
 #   make bench CT=path        where time and memory of an analysis go
-#   make screenshots          make the pictures under Resources/Screenshots from the phantom
+#   make screenshots          make the pictures under Resources/Screenshots: the module, run on the phantom
 #   make cmake-lists          write the Python files of the tree into the CMake lists
 #   make clean                remove what these commands made, except .venv
 #
@@ -58,10 +58,8 @@ endif
 bench: set-up-demo
 	$(BIN)/python Testing/benchmarks/analyze.py $(if $(CT),"$(CT)")
 
-screenshots: set-up-demo
-	@$(BIN)/covid-multitask demo -o build/screenshots
-	mkdir -p Resources/Screenshots
-	cp build/screenshots/overview.png Resources/Screenshots/overview.png
+screenshots: set-up-test
+	$(BIN)/python Testing/slicer/make_screenshots.py
 
 cmake-lists: set-up-test
 	$(BIN)/python Testing/project/update_cmake_lists.py

@@ -108,7 +108,7 @@ def present(volumeNode) -> None:
     showScan(volumeNode)
     view = readRecord(volumeNode)
     if view is not None and view.places:
-        jumpTo(volumeNode, view.places[0].ras)
+        jumpTo(volumeNode, view.places[0].ras, isCentred=False)
 
 
 def center3D() -> None:
@@ -118,11 +118,14 @@ def center3D() -> None:
         view.resetCamera()
 
 
-def jumpTo(node, position) -> None:
-    """Let all slice views show a position (R, A, S) of a node's own frame."""
+def jumpTo(node, position, isCentred: bool = True) -> None:
+    """Let all slice views show a position (R, A, S) of a node's own frame.
+
+    :param isCentred: bring it to the middle of each view; else only choose the slices through it.
+    """
     world = worldPosition(node, position)
-    scene = node.GetScene()
-    slicer.vtkMRMLSliceNode.JumpAllSlices(scene, *world, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
+    scene, slices = node.GetScene(), slicer.vtkMRMLSliceNode
+    slices.JumpAllSlices(scene, *world, slices.CenteredJumpSlice if isCentred else slices.OffsetJumpSlice)
     crosshair = scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
     if crosshair is not None:
         crosshair.SetCrosshairRAS(world)

@@ -10,6 +10,7 @@ import xml.etree.ElementTree as xml
 from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+os.environ.setdefault("QT_LOGGING_RULES", "qt.qpa.*=false")
 
 import slicer
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
