@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -36,10 +36,14 @@ class Truth:
 
 @dataclass(frozen=True)
 class Found:
-    """What the engine answered and what was measured on it; ``None`` where it gives no such answer."""
+    """What the engine answered and what was measured on it; ``None`` where it gives no such answer.
+
+    :param covid: probability of COVID-19 against everything else.
+    """
 
     severity: Mapping[str, float] | None = None
     diagnosis: Mapping[str, float] | None = None
+    covid: float | None = None
     ct_grade: int | None = None
     ct_severity_score: int | None = None
     affected_percent: float | None = None
@@ -69,12 +73,12 @@ class KeptAnswers:
     An entry is named after the scan's files, the weights with their settings, and the version of this software.
 
     :param folder: exists.
-    :param settings: of the weights, such as temperatures, which their digest does not cover.
+    :param digests: of all bundles that the engine may use, their settings included.
     """
 
-    def __init__(self, folder: Path, engine: Engine, settings: Mapping[str, object]) -> None:
+    def __init__(self, folder: Path, engine: Engine, digests: Sequence[str]) -> None:
         self.folder, self.engine = folder, engine
-        self._settings = settings
+        self._digests = list(digests)
         self._files = PreparedCache(folder)
 
     def get(self, record: Record) -> Answers:
@@ -103,6 +107,7 @@ class KeptAnswers:
         found = Found(
             severity=_mapping(findings.severity),
             diagnosis=_mapping(findings.diagnosis),
+            covid=findings.diagnosis["covid_19"] if findings.diagnosis else analysis.prediction.covid,
             ct_grade=findings.ct_grade,
             ct_severity_score=findings.ct_severity_score,
             affected_percent=None if findings.total is None else findings.total.lesion_percent,
@@ -113,7 +118,7 @@ class KeptAnswers:
         return found, _affected_percent(sample)
 
     def _key(self, record: Record) -> str:
-        decisive = [self._files.key(record), asdict(self.engine.identity), self._settings, __version__]
+        decisive = [self._files.key(record), asdict(self.engine.identity), self._digests, __version__]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
 
 

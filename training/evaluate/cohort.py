@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from COVIDMultitaskLib.bundles import open_bundle, shipped_bundle
+from COVIDMultitaskLib.bundles import SUMS, shipped_bundles
 from COVIDMultitaskLib.engines.registry import make_engine
 from COVIDMultitaskLib.errors import BundleError, Cancelled, InputError, OutputError, explain
 from COVIDMultitaskLib.labels import DIAGNOSES
@@ -59,8 +59,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """
     engine = make_engine(options.engine, options.bundle, options.device)
     records, mistakes = read_manifest(options.manifest)
-    bundle = open_bundle(options.bundle) if options.bundle else shipped_bundle(engine.identity.engine)
-    kept = KeptAnswers(make_folder(options.output / KEPT_FOLDER), engine, bundle.inference)
+    bundles = [*([options.bundle] if options.bundle else []), *shipped_bundles()]
+    digests = [(bundle / SUMS).read_text(encoding="utf-8") for bundle in bundles]
+    kept = KeptAnswers(make_folder(options.output / KEPT_FOLDER), engine, digests)
     answered: list[Answers] = []
     failures = [(options.manifest.name, sentence) for sentence in mistakes]
     for record in tracked(records, "Scans"):
@@ -132,6 +133,7 @@ def _line(one: Answers) -> dict[str, object]:
         "diagnosis": truth.diagnosis,
         "covid": truth.covid,
         **{f"probability_{name}": diagnosis.get(name) for name in DIAGNOSES},
+        "probability_covid_19": found.covid,
         "ct_grade": truth.ct_grade,
         "found_ct_grade": found.ct_grade,
         "found_ct_severity_score": found.ct_severity_score,

@@ -11,17 +11,19 @@ from __future__ import annotations
 import argparse
 import io
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
+from COVIDMultitaskLib.engines.contract import Engine
 from COVIDMultitaskLib.engines.registry import make_engine
 from COVIDMultitaskLib.errors import InputError
 from COVIDMultitaskLib.inference.slices import SliceEngine
 from COVIDMultitaskLib.labels import CONSOLIDATION, GROUND_GLASS, LESIONS
+from COVIDMultitaskLib.progress import Progress
 from COVIDMultitaskLib.volume import IntensityKind
 from COVIDMultitaskLib.writing import write_bytes
 from training.data.adapters.covid_semiseg import turns_of
@@ -71,26 +73,26 @@ class LabelledSlice:
 class Maps:
     """What was found on a slice, at the reference's size and turned as the reference is.
 
-    :param probability: float32 (3, y, x): background, ground-glass, consolidation.
+    :param infection: float32 (y, x): probability of a lesion, 0 or 1 from an engine that gives a mask alone.
+    :param classes: float32 (3, y, x): probability of background, ground-glass and consolidation, from an engine
+        that tells them.
     """
 
-    probability: np.ndarray
+    infection: np.ndarray
+    classes: np.ndarray | None
 
     @property
-    def infection(self) -> np.ndarray:
-        """Probability of a lesion of either kind."""
-        return 1 - self.probability[0]
-
-    @property
-    def classes(self) -> np.ndarray:
-        """The most likely class, uint8."""
-        return self.probability.argmax(0).astype(np.uint8)
+    def best_class(self) -> np.ndarray | None:
+        """The most likely class, uint8 (y, x)."""
+        return None if self.classes is None else self.classes.argmax(0).astype(np.uint8)
 
     def of_class(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """(class, probability, mask) of the binary and of the two-class task."""
         yield INFECTION, self.infection, self.infection >= 0.5
-        for label in LESIONS:
-            yield label.key, self.probability[label.value], self.classes == label.value
+        best = self.best_class
+        if self.classes is not None and best is not None:
+            for label in LESIONS:
+                yield label.key, self.classes[label.value], best == label.value
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -114,7 +116,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     :raises OutputError: when a map cannot be written.
     """
     engine = make_engine(options.engine, options.bundle, options.device)
-    if not isinstance(engine, SliceEngine):
+    if not (isinstance(engine, SliceEngine) or (engine.takes == "picture" and "lesions" in engine.answers)):
         raise InputError(
             f"The engine {engine.identity.engine} gives no lesions of single slices; choose another engine."
         )
@@ -172,18 +174,24 @@ def read_references(one: LabelledSlice) -> tuple[np.ndarray, np.ndarray | None]:
     return infection, classes
 
 
-def find_lesions(engine: SliceEngine, one: LabelledSlice, size: tuple[int, ...], quick: bool = False) -> Maps:
+def find_lesions(engine: Engine | SliceEngine, one: LabelledSlice, size: tuple[int, ...], quick: bool = False) -> Maps:
     """The engine's answer at a size (y, x), turned as the picture is stored.
 
     :raises InputError: when the picture is damaged.
     """
-    image = ImageFile((one.picture,), Reader.PICTURES, one.turns)
-    kind = IntensityKind.PICTURE
-    volume = load_image(Record(one.name, "slices", "unknown", image=image, intensity=kind, has_spacing=False))
+    picture = ImageFile((one.picture,), Reader.PICTURES, one.turns)
+    if not isinstance(engine, SliceEngine):
+        grey = replace(read_stored(picture), intensity=IntensityKind.PICTURE)
+        lesions = engine.predict(grey, Progress()).lesions
+        assert lesions is not None
+        return Maps(_as_stored((lesions > 0).astype(np.float32), one, size)[0], None)
+    record = Record(one.name, "slices", "", image=picture, intensity=IntensityKind.PICTURE, has_spacing=False)
+    volume = load_image(record)
     pixel_mm = volume.geometry.spacing_mm[2]
     guesses = [pixel_mm] if quick else [pixel_mm * factor for factor in PIXEL_GUESSES]
     upright = engine.predict_slice(volume.array[0].astype(np.float32), guesses, mirrored=not quick)
-    return Maps(_of_size(turned(upright, one.turns[::-1]), size))
+    classes = _as_stored(upright, one, size)
+    return Maps(1 - classes[0], classes)
 
 
 def measure_slice(maps: Maps, infection: np.ndarray, classes: np.ndarray | None) -> list[dict[str, Any]]:
@@ -213,7 +221,8 @@ def save_maps(maps: Maps, name: str, folder: Path) -> None:
     """
     for key, probability, _ in maps.of_class():
         write_bytes(_png(_grey(probability)), make_folder(folder / key) / f"{name}.png")
-    write_bytes(_png(maps.classes, palette=True), make_folder(folder / "classes") / f"{name}.png")
+    if maps.best_class is not None:
+        write_bytes(_png(maps.best_class, palette=True), make_folder(folder / "classes") / f"{name}.png")
 
 
 def _read_mask(path: Path) -> np.ndarray:
@@ -235,8 +244,9 @@ def _infection(mask: np.ndarray, path: Path) -> np.ndarray:
     return mask > 127
 
 
-def _of_size(maps: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """(c, y, x) maps at another size, linear in between."""
+def _as_stored(upright: np.ndarray, one: LabelledSlice, size: tuple[int, ...]) -> np.ndarray:
+    """(c, y, x) maps turned back as the picture is stored, at a size (y, x), linear in between."""
+    maps = turned(upright, one.turns[::-1])
     if maps.shape[1:] == size:
         return maps
     import torch
@@ -265,11 +275,16 @@ def _place(path: Path) -> str:
     return f"{path.parent.name}/{path.name}"
 
 
-def _show(console: Console, engine: SliceEngine, options: argparse.Namespace, figures: list[dict]) -> None:
+def _show(console: Console, engine: Engine | SliceEngine, options: argparse.Namespace, figures: list[dict]) -> None:
     means, empty = means_by_class(figures, [*_COLUMNS, *_TOOL]), empty_references(figures)
     print_weights(console, engine.identity)
     console.print(measures_table("At probability 0.5", means, _COLUMNS, empty))
     console.print(measures_table("As the benchmark's released tool: mean over 256 thresholds", means, _TOOL, empty))
+    if options.multiclass and len(means) == 1:
+        words = (
+            f"The engine {engine.identity.engine} does not tell the classes of a picture: only infection is measured."
+        )
+        console.print(words, markup=False, highlight=False)
     if options.save:
         console.print(f"Maps in {options.save}", markup=False, highlight=False, soft_wrap=True)
     plain = {name: as_plain(one) for name, one in means.items()}

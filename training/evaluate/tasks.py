@@ -49,12 +49,12 @@ def _severity(answers: Sequence[Answers]) -> Task | None:
 
 
 def _covid(answers: Sequence[Answers]) -> Task | None:
-    known = [one for one in answers if one.truth.covid is not None and one.found.diagnosis]
+    known = [one for one in answers if one.truth.covid is not None and one.found.covid is not None]
     return _binary(
         "covid",
         "COVID-19 or not",
         known,
-        [one.found.diagnosis["covid_19"] for one in known],  # type: ignore[index]
+        [one.found.covid for one in known],  # type: ignore[misc]
         [bool(one.truth.covid) for one in known],
     )
 

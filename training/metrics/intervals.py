@@ -93,6 +93,10 @@ def _numbered(patients: Sequence[Hashable] | None, cases: int) -> tuple[np.ndarr
 
 def _draws(owner: np.ndarray, count: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """The cases of as many patients as there are, drawn with replacement."""
+    drawn = np.random.default_rng(seed).integers(0, count, (resamples, count))
+    if count == len(owner):  # patients and cases are the same
+        yield from drawn
+        return
     members = [np.flatnonzero(owner == number) for number in range(count)]
-    for chosen in np.random.default_rng(seed).integers(0, count, (resamples, count)):
+    for chosen in drawn:
         yield np.concatenate([members[number] for number in chosen])
