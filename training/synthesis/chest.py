@@ -75,11 +75,16 @@ def make_chest(
         lobes=torch.where(shown, lobes, 0),
         lesions=torch.where(shown, lesions, 0),
         diagnosis=labels.DIAGNOSES.index(diagnosis),
-        severity=int(worst > SEVERE_ABOVE_PERCENT),
+        severity=severity_of(worst),
         worst_lung_percent=worst,
         pattern=pattern,
         protocol=protocol,
     )
+
+
+def severity_of(worst_lung_percent: float) -> int:
+    """Index into ``labels.SEVERITIES``."""
+    return int(worst_lung_percent > SEVERE_ABOVE_PERCENT)
 
 
 @contextmanager

@@ -23,9 +23,12 @@ from training.synthesis.shape import Shape
 PATTERNS: dict[str, dict[str, float]] = {
     "no_pneumonia": {"clear": 0.25, "look_alikes": 0.75},
     "other_pneumonia": {"lobar": 0.4, "bronchopneumonia": 0.32, "centrilobular": 0.18, "multilobar": 0.1},
-    "covid_19": {"ground_glass": 0.62, "organising": 0.2, "diffuse": 0.18},
+    "covid_19": {"mild": 0.37, "moderate": 0.25, "organising": 0.2, "diffuse": 0.18},
 }
 """How often each pattern is drawn; chosen by us, so that a network sees enough of each."""
+
+FALLS_OUTSIDE = 1.7
+"""How much larger opacities are drawn than wanted: a part falls outside the lungs or on others."""
 
 
 @dataclass
@@ -62,11 +65,15 @@ class _Fields:
     consolidation: torch.Tensor
 
 
-def draw_lesions(shape: Shape, diagnosis: str, look: Appearance, draw: Draw) -> Lesions:
-    """Draw the lesions of a diagnosis, one of ``labels.DIAGNOSES``."""
+def draw_lesions(shape: Shape, diagnosis: str, look: Appearance, draw: Draw, pattern: str | None = None) -> Lesions:
+    """Draw the lesions of a diagnosis.
+
+    :param diagnosis: one of ``labels.DIAGNOSES``.
+    :param pattern: one of the diagnosis' ``PATTERNS``; drawn when not given.
+    """
     empty = torch.full(shape.size, -1.0, device=draw.device)
     fields = _Fields(empty, empty.clone())
-    pattern = draw.choice(PATTERNS[diagnosis])
+    pattern = pattern or draw.choice(PATTERNS[diagnosis])
     _DRAWN[pattern](fields, shape, draw)
     return _rendered(pattern, fields, shape, look, draw)
 
@@ -75,19 +82,25 @@ def _nothing(fields: _Fields, shape: Shape, draw: Draw) -> None:
     """No lesion."""
 
 
-def _covid(fields: _Fields, shape: Shape, draw: Draw) -> None:
-    """Multifocal opacities, from specks to a quarter of the lungs."""
-    weight = _covid_places(shape, draw)
+def _covid_mild(fields: _Fields, shape: Shape, draw: Draw) -> None:
+    """Few or many opacities, small as in patients of grade CT-1."""
+    _opacities(fields, literature.MILD_COVID.volumes_ml(draw.scalars), shape, draw)
+
+
+def _covid_moderate(fields: _Fields, shape: Shape, draw: Draw) -> None:
+    """More and larger opacities, up to a third of the lungs."""
     lungs_ml = _millilitres(shape.lobes > 0, shape)
-    if draw.chance(0.6):
-        volumes = literature.MILD_COVID.volumes_ml(draw.scalars)
-    else:
-        count = draw.integer(8, 40)
-        volumes = lungs_ml * draw.log_uniform(0.05, 0.35) * _shares(count, 1.2, draw)
-    share = float(volumes.sum()) / max(lungs_ml, 1.0)
-    solid = draw.uniform(0.1, 0.5) if draw.chance(literature.consolidation_chance(share)) else 0.0
-    for place, volume in zip(draw.points(weight, len(volumes)), volumes, strict=False):
-        radius = _radius_mm(1.7 * volume)  # a part falls outside the lung or on others
+    share = draw.log_uniform(0.04, 0.35)
+    _opacities(fields, lungs_ml * share * _shares(draw.integer(8, 40), 1.2, draw), shape, draw)
+
+
+def _opacities(fields: _Fields, volumes_ml: np.ndarray, shape: Shape, draw: Draw) -> None:
+    """Ground-glass of these volumes where COVID-19 begins, a part with a consolidated middle."""
+    affected = float(volumes_ml.sum()) / max(_millilitres(shape.lobes > 0, shape), 1.0)
+    solid = draw.uniform(0.1, 0.5) if draw.chance(literature.consolidation_chance(affected)) else 0.0
+    places = draw.points(_covid_places(shape, draw), len(volumes_ml))
+    for place, volume in zip(places, volumes_ml, strict=False):  # without lungs there are no places
+        radius = _radius_mm(FALLS_OUTSIDE * volume)
         _add_blob(fields.ground_glass, place, radius, shape, draw)
         if draw.chance(solid):
             _add_blob(fields.consolidation, place, radius * draw.uniform(0.35, 0.8), shape, draw)
@@ -108,7 +121,7 @@ def _covid_places(shape: Shape, draw: Draw) -> torch.Tensor:
 
 def _covid_diffuse(fields: _Fields, shape: Shape, draw: Draw) -> None:
     """A quarter to nearly all of both lungs, with consolidation at back and base."""
-    outward = 1.6 * (1 - shape.depth) + 0.9 * torch.sigmoid(shape.y / 35) + 0.7 * torch.sigmoid(-shape.z / 50)
+    outward = 0.9 * (1 - shape.depth) + 1.3 * torch.sigmoid(shape.y / 30) + 0.9 * torch.sigmoid(-shape.z / 45)
     veil = shape.smooth(draw, draw.uniform(25, 60)) + 0.35 * shape.smooth(draw, 12) + outward * draw.uniform(0.3, 1.2)
     _raise_to_share(fields.ground_glass, veil, shape.lobes > 0, draw.uniform(0.2, 0.92), shape)
     if draw.chance(0.8):
@@ -118,7 +131,7 @@ def _covid_diffuse(fields: _Fields, shape: Shape, draw: Draw) -> None:
 
 def _covid_organising(fields: _Fields, shape: Shape, draw: Draw) -> None:
     """Later weeks: perilobular bands and rings (reversed halo) within fading ground-glass."""
-    _covid(fields, shape, draw)
+    (_covid_mild if draw.chance(0.5) else _covid_moderate)(fields, shape, draw)
     weight = _covid_places(shape, draw)
     for place in draw.points(weight, draw.integer(2, 8)):
         radius = draw.uniform(9, 22)
@@ -180,7 +193,8 @@ def _centrilobular(fields: _Fields, shape: Shape, draw: Draw) -> None:
 _DRAWN = {
     "clear": _nothing,
     "look_alikes": _nothing,
-    "ground_glass": _covid,
+    "mild": _covid_mild,
+    "moderate": _covid_moderate,
     "diffuse": _covid_diffuse,
     "organising": _covid_organising,
     "lobar": _lobar,

@@ -42,12 +42,16 @@ class MaskStatistics:
 
     def volumes_ml(self, rng: np.random.Generator) -> np.ndarray:
         """Volumes of one patient's lesions, log-normal in number, total and size."""
-        count = int(np.clip(round(self.components * np.exp(rng.normal(0, self.components_spread))), 1, 90))
+        apart = self.components * np.exp(rng.normal(0, self.components_spread))
+        count = int(np.clip(round(MERGING * apart), 1, 110))
         total = self.total_ml * np.exp(rng.normal(0, self.total_spread))
         spread = np.log(self.largest_ml / self.median_ml) / EXPECTED_LARGEST
         sizes = np.exp(rng.normal(0, spread, count))
         return total * sizes / sizes.sum()
 
+
+MERGING = 1.4
+"""How many more lesions are drawn than pieces are wanted: some run together, some fall outside (by trial)."""
 
 EXPECTED_LARGEST = 1.77
 """Deviations above the mean of the largest of 16 normal numbers, on average (Harter 1961)."""
