@@ -38,6 +38,7 @@ class NetworkEngine(ABC, Generic[Network, Settings]):
     answers: ClassVar[frozenset[str]]
     takes: ClassVar[str]
     needs_lungs: ClassVar[bool] = False
+    works_in_2d: ClassVar[bool] = False
 
     def __init__(self, bundle: Bundle, device: str = "auto", support: Support | None = None) -> None:
         if bundle.identity.engine != self.name:
@@ -96,6 +97,8 @@ class NetworkEngine(ABC, Generic[Network, Settings]):
             raise BundleError(
                 f"The weights of the bundle {self._bundle.path.name} do not fit its network; install the bundle again."
             ) from error
+        if self.works_in_2d:  # halves the time of 2D convolutions on a CPU
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network.eval()
 
     def predict(self, volume: Volume, progress: Progress) -> Prediction:

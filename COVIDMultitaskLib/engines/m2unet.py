@@ -75,6 +75,7 @@ class M2UNetEngine(NetworkEngine["M2UNet", "_Settings"]):
 
     name = "m2unet"
     answers = frozenset({"lobes", "severity"})
+    works_in_2d = True
     takes = "bag"
 
     @staticmethod

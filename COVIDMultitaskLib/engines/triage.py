@@ -56,6 +56,7 @@ class TriageEngine(NetworkEngine["TriageNetwork", "_Settings"]):
 
     name = "triage"
     answers = frozenset({"lesions", "diagnosis"})
+    works_in_2d = True
     takes = "lung_box"
     needs_lungs = True
 
