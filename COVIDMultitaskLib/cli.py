@@ -62,7 +62,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON lines for m
 
 @app.command("analyze")
 def analyze_command(
-    scan: Annotated[Path, typer.Argument(metavar="INPUT", help="DICOM folder, or NIfTI, NRRD or MetaImage file.")],
+    scan: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT",
+            help="DICOM folder, NIfTI, NRRD or MetaImage file; for amyar also a PNG or JPEG picture of one slice.",
+        ),
+    ],
     output: OutputOption,
     engine: EngineOption = None,
     bundle: BundleOption = None,
@@ -72,13 +78,16 @@ def analyze_command(
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Analyse a chest CT: lobes.nrrd, lesions.nrrd, findings.json and overview.png."""
+    """Analyse a chest CT: lobes.nrrd, lesions.nrrd, findings.json and overview.png.
+
+    Of a picture of one slice: lesions.png, findings.json and overview.png.
+    """
     from COVIDMultitaskLib.engines.registry import make_engine
     from COVIDMultitaskLib.pipeline import read_scan
 
     with _reported(as_json) as face:
         chosen = make_engine(engine, bundle, device, fill_with)
-        _run(lambda progress: read_scan(scan, progress, series), chosen, output, overwrite, face)
+        _run(lambda progress: read_scan(scan, chosen, progress, series), chosen, output, overwrite, face)
 
 
 @app.command("demo")

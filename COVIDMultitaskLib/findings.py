@@ -34,9 +34,9 @@ class CreatedBy:
 class InputSummary:
     """The scan that was measured.
 
-    :param format: "DICOM", "NIfTI", "NRRD", "MetaImage", "phantom" or "memory".
+    :param format: "DICOM", "NIfTI", "NRRD", "MetaImage", "PNG", "JPEG", "phantom" or "memory".
     :param shape_zyx: voxels along the array's axes.
-    :param spacing_zyx_mm: distance between voxel centres along the array's axes.
+    :param spacing_zyx_mm: distance between voxel centres along the array's axes; None for a picture.
     :param intensity: what the voxel values mean, a value of ``volume.IntensityKind``.
     :param modality: DICOM modality, when known.
     :param kernel: reconstruction kernel, when known.
@@ -48,7 +48,7 @@ class InputSummary:
 
     format: str
     shape_zyx: tuple[int, int, int]
-    spacing_zyx_mm: tuple[float, float, float]
+    spacing_zyx_mm: tuple[float, float, float] | None
     intensity: str = "hounsfield"
     modality: str | None = None
     kernel: str | None = None
@@ -182,6 +182,25 @@ class LesionStatistic:
 
 
 @dataclass(frozen=True)
+class PictureFindings:
+    """What is told of a picture, which has no millimetres and no HU.
+
+    :param width_px: pixels of a row.
+    :param height_px: pixels of a column.
+    :param lesion_count: connected pieces of lesion; None when lesions were not assessed, likewise the next.
+    :param lesion_percent_of_picture: lesion pixels / all pixels x 100.
+    :param lesion_percent_of_lungs: lesion pixels in the lungs / pixels of the lungs x 100; None where the lungs are not
+        known.
+    """
+
+    width_px: int
+    height_px: int
+    lesion_count: int | None = None
+    lesion_percent_of_picture: float | None = None
+    lesion_percent_of_lungs: float | None = None
+
+
+@dataclass(frozen=True)
 class QualityFlag:
     """Something about the scan or the answer that a reader should know.
 
@@ -211,6 +230,7 @@ class Findings:
     :param covid_probability: probability of COVID-19 against everything else, from an engine that does not tell other
         diagnoses apart; None when not assessed.
     :param sources: which weights gave "lungs", "lobes" or "lesions" where those of ``engine`` did not; None: they all.
+    :param picture: what is told of a picture; None, and not written, for a scan.
     :param created: ISO 8601 time, written only when given, so that equal runs give equal files.
     """
 
@@ -227,6 +247,7 @@ class Findings:
     lesions: LesionFindings | None
     quality: tuple[QualityFlag, ...]
     notice: str
+    picture: PictureFindings | None = None
     differential: tuple[LesionStatistic, ...] | None = None
     created_by: CreatedBy = field(default_factory=CreatedBy)
     created: str | None = None
@@ -275,10 +296,11 @@ _WRITING_ORDER = (
     "covid_probability",
     "lesions",
     "differential",
+    "picture",
     "quality",
     "notice",
 )
-_OPTIONAL = ("created", "sources", "covid_probability", "differential")
+_OPTIONAL = ("created", "sources", "covid_probability", "differential", "picture")
 """Left out when None: files of before there were such entries have none."""
 
 
@@ -298,12 +320,14 @@ def _findings(data: Mapping[str, Any]) -> Findings:
     values["engine"] = EngineIdentity(**data["engine"])
     sources = data.get("sources")
     values["sources"] = sources and {name: EngineIdentity(**one) for name, one in sources.items()}
-    values["input"] = _with_tuples(InputSummary, data["input"], "shape_zyx", "spacing_zyx_mm", "notes")
+    places = ("shape_zyx", "notes", *(["spacing_zyx_mm"] if data["input"]["spacing_zyx_mm"] is not None else []))
+    values["input"] = _with_tuples(InputSummary, data["input"], *places)
     values["lobes"] = _each(LobeFindings, data["lobes"])
     values["lungs"] = _each(RegionFindings, data["lungs"])
     values["total"] = None if data["total"] is None else RegionFindings(**data["total"])
     values["lesions"] = None if data["lesions"] is None else _lesions(data["lesions"])
     values["differential"] = _each(_statistic, data.get("differential"))
+    values["picture"] = None if data.get("picture") is None else PictureFindings(**data["picture"])
     values["quality"] = _each(QualityFlag, data["quality"])
     return Findings(**values)
 

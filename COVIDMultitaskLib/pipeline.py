@@ -1,4 +1,4 @@
-"""The way of a scan: read, predict, measure, write."""
+"""The way of a scan or picture: read, predict, measure, write."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from pathlib import Path
 import numpy as np
 
 from COVIDMultitaskLib.engines.contract import Engine, Prediction
+from COVIDMultitaskLib.errors import InputError
 from COVIDMultitaskLib.findings import Findings
 from COVIDMultitaskLib.progress import Progress
-from COVIDMultitaskLib.volume import Volume
-from COVIDMultitaskLib.writing import OutputFolder, write_bytes, write_json, write_volume
+from COVIDMultitaskLib.volume import IntensityKind, Volume
+from COVIDMultitaskLib.writing import OutputFolder, write_bytes, write_json, write_picture, write_volume
 
 LOBES_FILE = "lobes.nrrd"
 LESIONS_FILE = "lesions.nrrd"
 FINDINGS_FILE = "findings.json"
 OVERVIEW_FILE = "overview.png"
 RESULT_FILES = (LOBES_FILE, LESIONS_FILE, FINDINGS_FILE, OVERVIEW_FILE)
+LESIONS_PICTURE = "lesions.png"
+"""Instead of the label maps of a scan: the lesions of a picture, 255 where there is one."""
 EVIDENCE_MAP = "evidence_{name}.nrrd"
 """A map of ``Prediction.evidence`` in per cent, uint8, on the scan's grid."""
 EVIDENCE_FILE = "evidence.json"
@@ -34,23 +37,48 @@ class Analysis:
     findings: Findings
 
 
-def read_scan(path: str | Path, progress: Progress, series: str | None = None) -> Volume:
-    """Read a scan and make sure that it shows a chest.
+def read_scan(path: str | Path, engine: Engine, progress: Progress, series: str | None = None) -> Volume:
+    """Read a scan and make sure that it shows a chest; or a picture, for an engine that reads pictures.
 
-    :raises InputError, NotChestCTError: see :func:`COVIDMultitaskLib.reading.read_volume`.
+    :raises InputError, NotChestCTError: see :func:`COVIDMultitaskLib.reading.read_volume`; a picture for an engine that
+        needs a scan.
     """
     from COVIDMultitaskLib.reading import check_chest_ct, read_volume
+    from COVIDMultitaskLib.reading.picture import is_picture, read_picture
 
     with progress.stage("read"):
+        if is_picture(path):
+            _refuse_picture(engine, Path(path).name)
+            return read_picture(path)
         volume = read_volume(path, progress, series)
         check_chest_ct(volume)
     return volume
 
 
+def _refuse_picture(engine: Engine, name: str) -> None:
+    """:raises InputError: when the engine, as it was chosen, reads no pictures."""
+    if engine.takes == "picture":
+        return
+    from COVIDMultitaskLib.engines.registry import ENGINES
+
+    readers = [other.name for other in ENGINES.values() if other.takes == "picture"]
+    if engine.name in readers:  # filled by one that reads none
+        raise InputError(f"{name} is a picture, in which no other engine finds lobes; choose {engine.name} by itself.")
+    raise InputError(
+        f"{name} is a picture, and the engine {engine.name} needs a whole chest CT; "
+        f"choose the engine {' or '.join(readers)}, or give DICOM or NIfTI."
+    )
+
+
 def analyze(volume: Volume, engine: Engine, progress: Progress) -> Analysis:
-    """Answer and measure for one scan in Hounsfield units."""
+    """Answer and measure for one scan in Hounsfield units, or for a picture.
+
+    :raises InputError: when it is a picture, and the engine needs a scan.
+    """
     from COVIDMultitaskLib.measuring import measure
 
+    if volume.intensity is IntensityKind.PICTURE:
+        _refuse_picture(engine, "The input")
     prediction = engine.predict(volume, progress)
     with progress.stage("measure"):
         findings = measure(volume, prediction)
@@ -62,20 +90,32 @@ def write_analysis(analysis: Analysis, folder: OutputFolder, progress: Progress,
     prediction = analysis.prediction
     with progress.stage("write"):
         write_json(analysis.findings.to_dict(), folder / FINDINGS_FILE)
-        for labels, name, done in ((prediction.lobes, LOBES_FILE, 0.2), (prediction.lesions, LESIONS_FILE, 0.4)):
-            if labels is not None:
-                write_volume(analysis.volume.with_array(labels), folder / name)
-            progress.advance(done)
+        if analysis.findings.picture is not None:
+            _write_picture_of_lesions(prediction, folder)
+        else:
+            _write_label_maps(analysis.volume, prediction, folder, progress)
         _write_evidence(analysis.volume, prediction.evidence, folder)
         if overview:
             _write_overview(analysis, folder)
 
 
-def _write_overview(analysis: Analysis, folder: OutputFolder) -> None:
-    from COVIDMultitaskLib.reporting import draw_overview
+def _write_label_maps(volume: Volume, prediction: Prediction, folder: OutputFolder, progress: Progress) -> None:
+    for labels, name, done in ((prediction.lobes, LOBES_FILE, 0.2), (prediction.lesions, LESIONS_FILE, 0.4)):
+        if labels is not None:
+            write_volume(volume.with_array(labels), folder / name)
+        progress.advance(done)
 
-    picture = draw_overview(analysis.volume, analysis.prediction, analysis.findings)
-    write_bytes(picture, folder / OVERVIEW_FILE)
+
+def _write_picture_of_lesions(prediction: Prediction, folder: OutputFolder) -> None:
+    if prediction.lesions is not None:
+        write_picture(np.where(prediction.lesions[0] > 0, 255, 0).astype(np.uint8), folder / LESIONS_PICTURE)
+
+
+def _write_overview(analysis: Analysis, folder: OutputFolder) -> None:
+    from COVIDMultitaskLib.reporting import draw_overview, draw_picture_overview
+
+    draw = draw_overview if analysis.findings.picture is None else draw_picture_overview
+    write_bytes(draw(analysis.volume, analysis.prediction, analysis.findings), folder / OVERVIEW_FILE)
 
 
 def _write_evidence(volume: Volume, evidence: Mapping[str, np.ndarray], folder: OutputFolder) -> None:
@@ -108,7 +148,8 @@ def analyze_to_folder(
     :param overview: whether to draw the overview, which needs matplotlib (Slicer has none).
     :raises OutputError: when results are there already or cannot be written.
     """
-    with OutputFolder(output, (*RESULT_FILES, EVIDENCE_FILE, EVIDENCE_MAP.format(name="*")), overwrite) as folder:
+    results = (*RESULT_FILES, LESIONS_PICTURE, EVIDENCE_FILE, EVIDENCE_MAP.format(name="*"))
+    with OutputFolder(output, results, overwrite) as folder:
         analysis = analyze(read(progress), engine, progress)
         write_analysis(analysis, folder, progress, overview)
         progress.check()

@@ -183,7 +183,7 @@ class Worker:
             _option(request, "engine"), _option(request, "bundle"), _device(request), _option(request, "fill_with")
         )
         analyze_to_folder(
-            lambda progress: read_scan(scan, progress, _option(request, "series")),
+            lambda progress: read_scan(scan, engine, progress, _option(request, "series")),
             engine,
             output,
             bool(request.get("overwrite", False)),

@@ -15,12 +15,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from COVIDMultitaskLib.errors import OutputError
 from COVIDMultitaskLib.volume import Volume
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 VOLUME_SUFFIXES = (".nrrd", ".nii.gz", ".nii", ".mha")
 _GZIP_LEVEL = 3
@@ -64,6 +67,18 @@ def write_bytes(content: bytes, path: str | Path) -> None:
     """:raises OutputError: no permission, no space, no such folder."""
     with _whole_file(Path(path)) as temporary:
         temporary.write_bytes(content)
+
+
+def write_picture(grey: np.ndarray, path: str | Path) -> None:
+    """Write a PNG. :raises OutputError: no permission, no space, no such folder.
+
+    :param grey: uint8 (y, x).
+    """
+    import SimpleITK as sitk
+
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    with _whole_file(Path(path)) as temporary:
+        _itk_write(sitk.GetImageFromArray(grey), temporary)
 
 
 class OutputFolder:
@@ -195,10 +210,17 @@ def _write_itk(volume: Volume, path: Path) -> None:
     import SimpleITK as sitk
 
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    _itk_write(volume.to_sitk(), path)
+
+
+def _itk_write(image: sitk.Image, path: Path) -> None:
+    import SimpleITK as sitk
+
     try:
-        sitk.WriteImage(volume.to_sitk(), str(path), useCompression=True)
+        sitk.WriteImage(image, str(path), useCompression=True)
     except RuntimeError as error:
-        raise OSError(_cause(path.parent, volume.array.nbytes), "could not be written") from error
+        room = image.GetNumberOfPixels() * image.GetSizeOfPixelComponent()
+        raise OSError(_cause(path.parent, room), "could not be written") from error
 
 
 def _write_nifti(volume: Volume, path: Path) -> None:

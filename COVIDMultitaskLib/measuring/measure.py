@@ -15,6 +15,7 @@ from COVIDMultitaskLib.findings import (
     InputSummary,
     LesionFindings,
     LobeFindings,
+    PictureFindings,
     QualityFlag,
     RegionFindings,
 )
@@ -24,6 +25,7 @@ from COVIDMultitaskLib.measuring.components import MIN_LESION_ML, Components, Ta
 from COVIDMultitaskLib.measuring.differential import compare
 from COVIDMultitaskLib.measuring.distribution import LungFrame, Places, Shares, lung_frames
 from COVIDMultitaskLib.measuring.masks import Masks, cut_masks, lesion_voxels, with_lesions
+from COVIDMultitaskLib.measuring.picture import measure_picture, picture_flags
 from COVIDMultitaskLib.measuring.quality import cut_ends, mask_flags, scan_flags
 from COVIDMultitaskLib.measuring.regions import (
     Counts,
@@ -53,17 +55,35 @@ class MaskMeasures:
 def measure(volume: Volume, prediction: Prediction) -> Findings:
     """Measure an engine's answers on a scan.
 
-    :param volume: the scan (z, y, x), of any orientation.
+    :param volume: the scan (z, y, x), of any orientation, or a picture (1, y, x).
     :param prediction: answers on the scan's own grid; one that is None stays "not assessed".
     :raises ValueError: when a label map has another shape than the scan, or undeclared labels.
     """
+    findings = _findings(volume, prediction, *_measured(volume, prediction))
+    if prediction.lesion_reference is None or prediction.lesions is None:
+        return findings
+    return replace(findings, differential=compare(findings, prediction.lesion_reference))
+
+
+def _measured(volume: Volume, prediction: Prediction) -> tuple[MaskMeasures, PictureFindings | None]:
+    """What label maps tell, with all quality flags; of a picture next to nothing, but what pixels tell."""
+    if volume.intensity is IntensityKind.PICTURE:
+        flags = tuple(picture_flags(prediction.unlikeness, prediction.lungs is not None))
+        found = measure_picture(prediction.lesions, prediction.lungs, volume.geometry.shape)
+        return MaskMeasures(None, None, None, None, None, None, None, flags), found
     hu = volume.array if volume.intensity is IntensityKind.HOUNSFIELD else None
     if prediction.lobes is None and prediction.lungs is not None:
         measures = _measure_lungs(prediction.lungs, prediction.lesions, volume.geometry, hu)
     else:
         measures = measure_masks(prediction.lobes, prediction.lesions, volume.geometry, hu)
     quality = (*measures.quality, *scan_flags(volume, prediction.unlikeness))
-    findings = Findings(
+    return replace(measures, quality=tuple(sorted(quality, key=lambda flag: flag.level != "warning"))), None
+
+
+def _findings(
+    volume: Volume, prediction: Prediction, measures: MaskMeasures, picture: PictureFindings | None
+) -> Findings:
+    return Findings(
         engine=prediction.identity,
         input=summarise(volume),
         severity=_probabilities(prediction.severity, SEVERITIES),
@@ -71,11 +91,9 @@ def measure(volume: Volume, prediction: Prediction) -> Findings:
         covid_probability=None if prediction.covid is None else round(float(prediction.covid), 6),
         sources=dict(prediction.sources) or None,
         notice=notice(prediction.identity, prediction.sources),
-        **{**vars(measures), "quality": tuple(sorted(quality, key=lambda flag: flag.level != "warning"))},
+        picture=picture,
+        **vars(measures),
     )
-    if prediction.lesion_reference is None or prediction.lesions is None:
-        return findings
-    return replace(findings, differential=compare(findings, prediction.lesion_reference))
 
 
 def measure_masks(
@@ -173,7 +191,7 @@ def summarise(volume: Volume) -> InputSummary:
     return InputSummary(
         format=provenance.format,
         shape_zyx=volume.geometry.shape,
-        spacing_zyx_mm=_rounded(volume.geometry.spacing_mm),
+        spacing_zyx_mm=None if volume.intensity is IntensityKind.PICTURE else _rounded(volume.geometry.spacing_mm),
         intensity=volume.intensity.value,
         modality=provenance.modality,
         kernel=provenance.kernel,

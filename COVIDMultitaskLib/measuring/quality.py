@@ -36,7 +36,7 @@ def scan_flags(volume: Volume, unlikeness: Unlikeness | None) -> list[QualityFla
         *_thick_slices(volume.geometry, provenance),
         *_intensities(volume.intensity),
         *_unknown_acquisition(provenance),
-        *_unlike(unlikeness),
+        *unlike(unlikeness),
     ]
 
 
@@ -96,7 +96,8 @@ def _unknown_acquisition(provenance: Provenance) -> Iterator[QualityFlag]:
         yield _info("contrast_unknown", "Whether contrast medium was given is unknown; it raises the mean HU.")
 
 
-def _unlike(unlikeness: Unlikeness | None) -> Iterator[QualityFlag]:
+def unlike(unlikeness: Unlikeness | None) -> Iterator[QualityFlag]:
+    """A warning when the input is less like the training data than the engine's limit allows."""
     if unlikeness is not None and unlikeness.score > unlikeness.threshold:
         yield _warning(
             "unlike_training_data",

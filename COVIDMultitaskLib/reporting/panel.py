@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from COVIDMultitaskLib.findings import Findings, LesionComponent, LesionFindings, LobeFindings, QualityFlag
+from COVIDMultitaskLib.findings import (
+    Findings,
+    LesionComponent,
+    LesionFindings,
+    LobeFindings,
+    PictureFindings,
+    QualityFlag,
+)
 from COVIDMultitaskLib.labels import CONSOLIDATION, DIAGNOSES, DIAGNOSIS_NAMES, GROUND_GLASS, LESIONS, LOBES
 from COVIDMultitaskLib.reporting.canvas import ACCENT, FAINT, INK, PANEL, QUIET, TRACK, WARNING, Canvas, css
 
@@ -28,6 +35,17 @@ def draw_panel(canvas: Canvas, findings: Findings, left: float, top: float, widt
     _quality(canvas, findings.quality, left, y, width, floor)
 
 
+def draw_picture_panel(
+    canvas: Canvas, findings: Findings, left: float, top: float, width: float, bottom: float
+) -> None:
+    """As :func:`draw_panel`, of what can be told of a picture."""
+    y = _heading(canvas, findings, left, top, width) + 18
+    y = _diagnosis(canvas, findings, left, y, width)
+    y = _picture_lesions(canvas, findings.picture, left, y)
+    floor = _notice(canvas, findings.notice, left, width, bottom)
+    _quality(canvas, findings.quality, left, y, width, floor)
+
+
 def percent(value: float | None) -> str:
     """A percentage as it is shown: a decimal below ten, never 0 for what is there."""
     if value is None:
@@ -38,7 +56,8 @@ def percent(value: float | None) -> str:
 
 
 def _heading(canvas: Canvas, findings: Findings, left: float, top: float, width: float) -> float:
-    canvas.text(left, top + 26, "Chest CT findings", 28, weight="bold")
+    title = "Chest CT findings" if findings.picture is None else "Findings of a picture"
+    canvas.text(left, top + 26, title, 28, weight="bold")
     engine = findings.engine
     canvas.text(left, top + 52, f"{engine.engine} engine · {engine.bundle} {engine.version}", 14, QUIET)
     canvas.text(left, top + 72, _scan(findings), 14, QUIET)
@@ -47,6 +66,8 @@ def _heading(canvas: Canvas, findings: Findings, left: float, top: float, width:
 
 def _scan(findings: Findings) -> str:
     z, y, x = findings.input.shape_zyx
+    if findings.input.spacing_zyx_mm is None:
+        return f"{findings.input.format} · {x} × {y} pixels · unknown pixel size"
     dz, dy, dx = findings.input.spacing_zyx_mm
     return f"{findings.input.format} · {x} × {y} × {z} voxels · {dx:.2f} × {dy:.2f} × {dz:.2f} mm"
 
@@ -169,6 +190,19 @@ def _lesions(canvas: Canvas, lesions: LesionFindings | None, left: float, y: flo
     for component in lesions.components[:_MAX_LESION_ROWS]:
         y += 23
         _lesion_row(canvas, component, left, y, width)
+    return y + 40
+
+
+def _picture_lesions(canvas: Canvas, picture: PictureFindings | None, left: float, y: float) -> float:
+    y = _title(canvas, left, y, "Lesions")
+    if picture is None or picture.lesion_count is None:
+        return _missing(canvas, left, y, "Not assessed by this engine.")
+    lines = [f"{picture.lesion_count} in pieces, {percent(picture.lesion_percent_of_picture)} of the picture"]
+    if picture.lesion_percent_of_lungs is not None:
+        lines.append(f"{percent(picture.lesion_percent_of_lungs)} of the lungs in it")
+    for line in lines:
+        y += 23
+        canvas.text(left + 22, y, line, 15)
     return y + 40
 
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from COVIDMultitaskLib.findings import Findings, LesionFindings, RegionFindings
+from COVIDMultitaskLib.findings import (
+    Findings,
+    LesionFindings,
+    LesionStatistic,
+    PictureFindings,
+    ReferenceRange,
+    RegionFindings,
+)
 from COVIDMultitaskLib.labels import DIAGNOSES, DIAGNOSIS_NAMES
 
 if TYPE_CHECKING:
@@ -31,8 +38,13 @@ def print_findings(findings: Findings, console: Console, truth: Findings | None 
 
     :param truth: findings of the known labels of a phantom, shown beside what was found.
     """
-    console.print(_regions_table(findings, truth))
-    console.print(_summary_table(findings, truth))
+    if findings.picture is not None:
+        console.print(_picture_table(findings, findings.picture))
+    else:
+        console.print(_regions_table(findings, truth))
+        console.print(_summary_table(findings, truth))
+    if findings.differential:
+        console.print(_differential_table(findings.differential))
     for flag in findings.quality:
         style = "yellow" if flag.level == "warning" else "dim"
         console.print(f"{'!' if flag.level == 'warning' else '-'} {flag.message}", style=style, markup=False)
@@ -85,6 +97,45 @@ def _summary(findings: Findings) -> Iterator[tuple[str, str]]:
     yield "Severe", NOT_ASSESSED if severe is None else f"{100 * severe['severe']:.0f} %"
     yield "Diagnosis", _diagnosis(findings)
     yield from _lesion_summary(findings.lesions)
+
+
+def _picture_table(findings: Findings, picture: PictureFindings) -> Table:
+    table = _table("Picture")
+    table.add_column("Finding", no_wrap=True)
+    table.add_column("Value")
+    table.add_row("Size", f"{picture.width_px} x {picture.height_px} pixels")
+    table.add_row("Diagnosis", _diagnosis(findings))
+    assessed = picture.lesion_count is not None
+    table.add_row("Pieces of lesion", f"{picture.lesion_count}" if assessed else NOT_ASSESSED)
+    table.add_row("Affected share of the picture", _with_unit(picture.lesion_percent_of_picture, "%"))
+    table.add_row("Affected share of the lungs", _with_unit(picture.lesion_percent_of_lungs, "%"))
+    return table
+
+
+def _differential_table(statistics: tuple[LesionStatistic, ...]) -> Table:
+    """The scan's lesions beside the median and the middle 90 % of cases of each diagnosis."""
+    table = _table("Lesions beside those of known cases: median (5 to 95 %)")
+    table.add_column("Statistic", no_wrap=True)
+    table.add_column("Here", justify="right", no_wrap=True)
+    known = [key for key in DIAGNOSES if any(key in row.reference for row in statistics)]
+    for key in known:
+        cases = max(row.reference[key].cases for row in statistics if key in row.reference)
+        table.add_column(f"{DIAGNOSIS_NAMES[key]}\n{cases} cases", justify="right", no_wrap=True)
+    for row in statistics:
+        digits = 0 if row.key in _WHOLE_NUMBERS else 1
+        cells = [_range(row.reference.get(key), digits) for key in known]
+        unit = f", {row.unit}" if row.unit else ""
+        table.add_row(f"{row.name}{unit}", _number(row.value, digits), *cells)
+    return table
+
+
+_WHOLE_NUMBERS = ("count", "bilateral")
+
+
+def _range(found: ReferenceRange | None, digits: int) -> str:
+    if found is None:
+        return "–"
+    return f"{_number(found.p50, digits)} ({_number(found.p5, digits)} to {_number(found.p95, digits)})"
 
 
 def _diagnosis(findings: Findings) -> str:

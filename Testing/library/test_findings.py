@@ -23,6 +23,7 @@ from COVIDMultitaskLib.findings import (
     LesionFindings,
     LesionStatistic,
     LobeFindings,
+    PictureFindings,
     QualityFlag,
     ReferenceRange,
     RegionFindings,
@@ -107,7 +108,7 @@ inputs = st.builds(
     InputSummary,
     text,
     st.tuples(*[st.integers(1, 5000)] * 3),
-    st.tuples(*[st.floats(0.01, 20)] * 3),
+    maybe(st.tuples(*[st.floats(0.01, 20)] * 3)),
     st.sampled_from([kind.value for kind in IntensityKind]),
     maybe(text),
     maybe(text),
@@ -147,6 +148,16 @@ any_findings = st.builds(
     ).map(tuple),
     notice=text,
     created_by=st.builds(CreatedBy, text, text),
+    picture=maybe(
+        st.builds(
+            PictureFindings,
+            st.integers(1, 9999),
+            st.integers(1, 9999),
+            maybe(st.integers(0, 999)),
+            maybe(percent),
+            maybe(percent),
+        )
+    ),
     differential=maybe(st.lists(statistics, max_size=2).map(tuple)),
     created=maybe(st.just("2024-05-01T12:00:00+00:00")),
     covid_probability=maybe(st.floats(0, 1)),
@@ -299,6 +310,7 @@ def test_schema_and_records_have_the_same_names(schema) -> None:
         (QualityFlag, schema["$defs"]["quality_flag"]),
         (LesionStatistic, schema["$defs"]["lesion_statistic"]),
         (ReferenceRange, schema["$defs"]["reference_range"]),
+        (PictureFindings, schema["$defs"]["picture"]),
     ]
     for kind, declared in pairs:
         assert {field.name for field in dataclasses.fields(kind)} == set(declared["properties"]), kind.__name__
