@@ -59,7 +59,8 @@ class FilledEngine:
     def __init__(self, engine: Engine, support: Support) -> None:
         self.identity = engine.identity
         self.name = engine.name
-        self.takes = engine.takes
+        # Nobody else finds lobes in a picture.
+        self.takes = "slices" if engine.takes == "picture" else engine.takes
         self.answers = engine.answers | (support.engine.answers & set(MAPS))
         self._engine = engine
         self._support = support
