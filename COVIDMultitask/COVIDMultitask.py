@@ -78,7 +78,7 @@ class COVIDMultitaskWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self) -> None:
         """Slicer closes or reloads the module: no process may stay behind."""
         if self.panel is not None:
-            self.panel.release()
+            self.panel.close()
         self.logic.close()
         self.disconnectParameterNode()
         self.removeObservers()
@@ -199,14 +199,18 @@ class COVIDMultitaskLogic(ScriptedLoadableModuleLogic):
         self._wait(sample)
         return sample.load()
 
-    def writeResults(self, analysis):
+    def writeResults(self, analysis, keepEarlier=False):
         """Put the results of a finished analysis into the scene.
 
+        :param keepEarlier: make new nodes and leave those of the volume's earlier analysis beside them.
         :return: ``ResultNodes`` (``lobes``, ``lesions``, ``table``): those of the volume's earlier analysis if it
             has any.
         """
+        from COVIDMultitaskModule.result_nodes import setAside
         from COVIDMultitaskModule.scene_writer import writeResults
 
+        if keepEarlier:
+            setAside(analysis.volumeNode)
         return writeResults(analysis.volumeNode, analysis.results)
 
     def analyze(self, volumeNode, onProgress=lambda message: None, choice=None):
@@ -261,13 +265,14 @@ class COVIDMultitaskTest(ScriptedLoadableModuleTest):
         for test in (
             self.test_resultsLieOnTheScan,
             self.test_correctionIsMeasured,
+            self.test_evidenceIsLaidOverTheScan,
             self.test_panelKnowsWhatIsMissing,
             self.test_sampleScanIsAnalysed,
         ):
             self.setUp()
-            print(f"{test.__name__}: {test() or 'passed'}", flush=True)
+            print(f"{test.__name__}: {test()}", flush=True)
 
-    def test_resultsLieOnTheScan(self) -> None:
+    def test_resultsLieOnTheScan(self) -> str:
         """Labels written for a tilted scan under a transform come back on the same voxels."""
         import numpy as np
 
@@ -276,8 +281,9 @@ class COVIDMultitaskTest(ScriptedLoadableModuleTest):
         labelmap = COVIDMultitaskLogic().exportLabelmap(nodes.lobes, scan)
         self.assertTrue(np.array_equal(slicer.util.arrayFromVolume(labelmap), lobes))
         self.assertEqual(nodes.lobes.GetTransformNodeID(), scan.GetTransformNodeID())
+        return f"{np.count_nonzero(lobes)} labelled voxels of a tilted scan under a transform came back in their places"
 
-    def test_correctionIsMeasured(self) -> None:
+    def test_correctionIsMeasured(self) -> str:
         """A mask that is changed gives other findings; the model's mask comes back."""
         import numpy as np
         from COVIDMultitaskModule.correction import Corrections
@@ -302,12 +308,35 @@ class COVIDMultitaskTest(ScriptedLoadableModuleTest):
         self.assertTrue(np.array_equal(restored, lesions))
         record = readRecord(scan)
         self.assertIsNone(record.correction)
+        return "a corrected mask gave 100 % affected lung; the model's mask and its findings came back"
 
-    def test_panelKnowsWhatIsMissing(self) -> str | None:
+    def test_evidenceIsLaidOverTheScan(self) -> str:
+        """A map of evidence lies on the scan's grid and under its transform; it is shown and taken away."""
+        import numpy as np
+        from COVIDMultitaskModule.display import evidenceShown, setEvidenceShown, sliceComposites
+        from COVIDMultitaskModule.evidence import evidenceMaps
+        from COVIDMultitaskModule.exchange import Results
+        from COVIDMultitaskModule.scene_writer import writeResults
+
+        scan, lobes = self._tiltedScan()
+        uncertainty = (50 * (lobes > 0)).astype(np.uint8)
+        writeResults(scan, Results(lobes, None, {}, {"uncertainty": uncertainty}))
+        shown = evidenceMaps(scan)["uncertainty"]
+        self.assertTrue(np.array_equal(slicer.util.arrayFromVolume(shown), uncertainty))
+        self.assertEqual(shown.GetTransformNodeID(), scan.GetTransformNodeID())
+        setEvidenceShown(scan, shown, 0.5)
+        if not sliceComposites(slicer.mrmlScene):
+            return "a map of evidence lies on its scan; there are no slice views to show it in"
+        self.assertEqual(evidenceShown(scan), ("uncertainty", 0.5))
+        setEvidenceShown(scan, None, 0.5)
+        self.assertIsNone(evidenceShown(scan))
+        return "a map of evidence lies on its scan, was shown in the slice views and taken away"
+
+    def test_panelKnowsWhatIsMissing(self) -> str:
         """In the application: Apply is disabled and says why, then enabled for a scan."""
         module = getattr(slicer.modules, "covidmultitask", None)
         if module is None:
-            return "skipped, the application is not there"
+            return "skipped, there is no application around it"
         slicer.util.selectModule("COVIDMultitask")
         ui = module.widgetRepresentation().self().ui
         self.assertFalse(ui.applyButton.enabled)
@@ -315,10 +344,12 @@ class COVIDMultitaskTest(ScriptedLoadableModuleTest):
         scan, _lobes = self._tiltedScan()
         ui.inputSelector.setCurrentNode(scan)
         self.assertIn("24", ui.scanLabel.text)
-        return None
+        return "Apply said what is missing; a chosen scan was described"
 
-    def test_sampleScanIsAnalysed(self) -> str | None:
-        """The phantom, made and analysed by the worker with the weights that ship, twice."""
+    def test_sampleScanIsAnalysed(self) -> str:
+        """The phantom, made and analysed by the worker with the weights that ship, twice; exported, saved, opened."""
+        import time
+
         from COVIDMultitaskModule.compat import missingPackages
         from COVIDMultitaskModule.engines import listEngines
         from COVIDMultitaskModule.scene_writer import readMask, readRecord
@@ -326,10 +357,13 @@ class COVIDMultitaskTest(ScriptedLoadableModuleTest):
         if missingPackages() or not listEngines():
             return "skipped, missing: " + (", ".join(missingPackages()) or "weights")
         logic = COVIDMultitaskLogic()
+        seconds = []
         try:
             scan = logic.makeSample(spacing=(6.0, 4.0, 4.0))
             for _turn in ("cold", "warm"):
+                started = time.monotonic()
                 nodes: Any = logic.analyze(scan)
+                seconds.append(time.monotonic() - started)
         finally:
             logic.close()
         self.assertEqual(nodes.table.GetNumberOfRows(), 6)
@@ -337,9 +371,32 @@ class COVIDMultitaskTest(ScriptedLoadableModuleTest):
         lungs_ml = record.current["total"]["volume_ml"]
         self.assertGreater(lungs_ml, 1500)
         self.assertLess(lungs_ml, 9000)
+        self.assertTrue(record.diagnosis and record.origin)
         lobes: Any = readMask(scan, "lobes")
         self.assertTrue(lobes.any())
-        return f"passed, {lungs_ml:.0f} ml of lung found in the phantom"
+        self._exportAndReopen(scan, record)
+        return (
+            f"{lungs_ml:.0f} ml of lung and {len(record.places)} lesions found in the phantom, "
+            f"first in {seconds[0]:.0f} s, then in {seconds[1]:.0f} s; exported, saved, and opened again"
+        )
+
+    def _exportAndReopen(self, scan, record) -> None:
+        """Files appear where they should; a saved scene holds the findings."""
+        import tempfile
+
+        from COVIDMultitaskModule.export import exportCase, exportScene
+        from COVIDMultitaskModule.scene_writer import readRecord
+
+        with tempfile.TemporaryDirectory() as folder:
+            written = {path.name for path in exportCase(scan, Path(folder) / "case")}
+            self.assertLessEqual({"findings.json", "findings.csv", "lobes.nrrd", "lesions.nrrd"}, written)
+            (saved,) = exportScene(slicer.mrmlScene, Path(folder) / "case.mrb")
+            name = scan.GetName()
+            slicer.mrmlScene.Clear()
+            self.assertTrue(slicer.mrmlScene.ReadFromMRB(str(saved), True))
+        again: Any = readRecord(slicer.mrmlScene.GetFirstNodeByName(name))
+        self.assertEqual(again.origin, record.origin)
+        self.assertEqual(again.rows, record.rows)
 
     def _tiltedScan(self):
         """A scan under a transform, and lobes on its grid."""

@@ -38,6 +38,15 @@ def temporaryRoot() -> Path:
     return Path(app.temporaryPath if app is not None else tempfile.gettempdir())
 
 
+def dicomValue(volumeNode, tag: str) -> str:
+    """A value of the first DICOM file of a volume, such as "0018,0010"; empty: not told, or not from DICOM."""
+    import slicer
+
+    instances = (volumeNode.GetAttribute("DICOM.instanceUIDs") or "").split()
+    database = getattr(slicer, "dicomDatabase", None)  # absent in builds without the DICOM module
+    return str(database.instanceValue(instances[0], tag) or "") if instances and database else ""
+
+
 def moduleLogic(name: str):
     """Logic of a Slicer module such as ``"terminologies"``; ``None`` in a build without it."""
     import slicer

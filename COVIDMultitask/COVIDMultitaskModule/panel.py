@@ -7,12 +7,14 @@ arguments, so that tests can hand it their own.
 from __future__ import annotations
 
 import qt
+import slicer
 
 from COVIDMultitaskLib.errors import CovidMultitaskError
 
 from .analysis import Analysis, State
 from .compat import tr as _
 from .display import showScan
+from .frames import Frames
 from .parameter import AnalysisParameter, isInScene
 from .protocol import ProgressMessage, remainingText
 from .scene_writer import readResults
@@ -39,6 +41,8 @@ class Panel:
         self.logic = logic
         self.run: Analysis | None = None
         self._question: Job | None = None
+        self._todo: list = []
+        self._total = 1
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_INTERVAL_MS)
         self._timer.connect("timeout()", self.poll)
@@ -73,6 +77,7 @@ class Panel:
         self.scan.watch(volume)
         self.scan.show(self.isDark)
         self._showFindings()
+        self.ui.keepCheck.visible = volume is not None and readResults(volume) is not None
         self.display.show(volume)
         self.export.show(volume)
         self.review.watch(volume)
@@ -83,6 +88,11 @@ class Panel:
         self.cancel()
         self.scan.watch(None)
         self.review.release()
+
+    def close(self) -> None:
+        """The widgets go away: no timer may touch them any more."""
+        self.release()
+        self._timer.stop()
 
     def _volumeChosen(self, _volume) -> None:
         self.refresh()
@@ -114,10 +124,33 @@ class Panel:
             self.apply()
 
     def apply(self) -> None:
-        """Start the analysis of the chosen volume."""
-        self._start(
-            lambda: self.logic.startAnalysis(self.scan.volume, self._showProgress, self.engine.choice, self.engine.plan)
-        )
+        """Start the analysis of the chosen volume, or of the frames of its sequence."""
+        self._todo = self._volumesToAnalyse()
+        self._total = len(self._todo)
+        self._applyNext()
+
+    def _volumesToAnalyse(self) -> list:
+        """The chosen volume; of a sequence, as the user wants, all frames or the one that is shown."""
+        frames = Frames.of(self.scan.volume)
+        if frames is None:
+            return [self.scan.volume]
+        question = _("This scan is a sequence of {n} frames. Analyse all of them? (No: only the one that is shown.)")
+        if slicer.util.confirmYesNoDisplay(question.format(n=len(frames))):
+            return [frames.volume(number) for number in range(len(frames))]
+        return [frames.volume(frames.shown)]
+
+    def _applyNext(self) -> None:
+        volume = self._todo.pop(0)
+        self.scan.choose(volume)
+        choice, plan = self.engine.choice, self.engine.plan
+        self._start(lambda: self.logic.startAnalysis(volume, self._showProgress, choice, plan))
+
+    @property
+    def _frame(self) -> str:
+        """Which frame is analysed, before what is said of it; empty for a single volume."""
+        if self._total < 2:
+            return ""
+        return _("Frame {k} of {n}: ").format(k=self._total - len(self._todo), n=self._total)
 
     def _ask(self, request: str, onAnswer) -> bool:
         """Ask the worker something beside the analyses; whether it was free to be asked."""
@@ -132,6 +165,7 @@ class Panel:
 
     def makeSample(self) -> None:
         """Start the making of a phantom."""
+        self._todo, self._total = [], 1
         self._start(lambda: self.logic.startSample(self._showProgress))
 
     def _start(self, start) -> None:
@@ -140,7 +174,8 @@ class Panel:
         try:
             self.run = start()
         except CovidMultitaskError as error:
-            self._showIdle(str(error))
+            self._todo.clear()
+            self._showIdle(self._frame + str(error))
             return
         self.scan.setEnabled(False)
         self.ui.applyButton.enabled = True
@@ -148,12 +183,13 @@ class Panel:
         self.ui.applyButton.toolTip = _("Stop; nothing is changed.")
         self.ui.progressBar.visible = True
         self.ui.progressBar.value = 0
-        self._say(_("Starting"))
+        self._say(self._frame + _("Starting"))
         self._timer.start()
 
     def cancel(self) -> None:
         """Stop what runs, if anything; its results never appear."""
         if self.run is not None:
+            self._todo.clear()
             self.run.cancel()
             self.run = None
             self._showIdle(_("Cancelled: nothing was changed."))
@@ -179,8 +215,9 @@ class Panel:
             self.ui.logText.plainText = text
 
     def _end(self, run) -> None:
-        self._showIdle(run.error)
+        self._showIdle(self._frame + run.error if run.error else "")
         if run.state is not State.DONE:
+            self._todo.clear()
             return
         if run.volumeNode is None:
             self._takeSample(run)
@@ -190,13 +227,15 @@ class Panel:
     def _takeResults(self, analysis: Analysis) -> None:
         self.review.release()
         isFirst = readResults(analysis.volumeNode) is None
-        self.logic.writeResults(analysis)
+        self.logic.writeResults(analysis, keepEarlier=not isFirst and self.ui.keepCheck.checked)
         self.engine.remember(analysis.bar.durations, analysis.megavoxels)
         if isFirst:
             self.display.present(analysis.volumeNode)
-        self._say(_("Done in {seconds} s.").format(seconds=round(analysis.bar.elapsed_s)))
+        self._say(self._frame + _("Done in {seconds} s.").format(seconds=round(analysis.bar.elapsed_s)))
         self.refresh()
         self.ui.findingsButton.collapsed = False
+        if self._todo:
+            self._applyNext()
 
     def _takeSample(self, sample) -> None:
         node = sample.load()
@@ -209,7 +248,7 @@ class Panel:
         if run is None:
             return
         self.ui.progressBar.value = round(100 * run.bar.overall)
-        self._say(", ".join(filter(None, [_(message.title), _(remainingText(run.bar.remaining_s))])))
+        self._say(self._frame + ", ".join(filter(None, [_(message.title), _(remainingText(run.bar.remaining_s))])))
 
     def _showIdle(self, status: str = "") -> None:
         self.ui.progressBar.visible = False

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import slicer
+
+from .compat import tr as _
 
 SCAN_ROLE = "COVIDMultitask.scan"
 """Node reference of a result to the scan it belongs to; kept in saved scenes."""
@@ -23,7 +27,7 @@ def _classOf(kind: str) -> str:
     return _CLASSES.get(kind, "vtkMRMLSegmentationNode")
 
 
-def resultsOf(volumeNode, className: str) -> dict[str, object]:
+def resultsOf(volumeNode, className: str) -> dict[str, Any]:
     """All results of a class for a volume, by kind."""
     scene = volumeNode.GetScene()
     if scene is None:
@@ -76,6 +80,26 @@ def removeNode(node) -> None:
     for gone in (node, display):
         if gone is not None:
             scene.RemoveNode(gone)
+
+
+def setAside(volumeNode) -> None:
+    """Let the next analysis of a volume make new nodes: what the user saw of the last stays, as nodes of his own."""
+    for className in ("vtkMRMLSegmentationNode", "vtkMRMLTableNode", "vtkMRMLTextNode", "vtkMRMLScalarVolumeNode"):
+        for kind, node in resultsOf(volumeNode, className).items():
+            if node.GetHideFromEditors() or kind.startswith(MAP):
+                _remove(node)
+                continue
+            node.RemoveAttribute(KIND_ATTRIBUTE)
+            node.SetName(volumeNode.GetScene().GenerateUniqueName(_("{name} (earlier)").format(name=node.GetName())))
+            if node.IsA("vtkMRMLDisplayableNode") and node.GetDisplayNode() is not None:
+                node.GetDisplayNode().SetVisibility(False)
+
+
+def _remove(node) -> None:
+    if node.IsA("vtkMRMLDisplayableNode"):
+        removeNode(node)
+    else:
+        node.GetScene().RemoveNode(node)
 
 
 def placeBeside(node, volumeNode) -> None:

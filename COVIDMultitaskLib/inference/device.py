@@ -84,8 +84,8 @@ def list_devices() -> list[dict[str, Any]]:
 
 
 def _device(device: str, name: str, memory_gb: float | None, free_gb: float | None) -> dict[str, Any]:
-    rounded = {key: None if gb is None else round(gb, 1) for key, gb in (("memory_gb", memory_gb), ("free_gb", free_gb))}
-    return {"device": device, "name": name, **rounded}
+    memory = {"memory_gb": memory_gb, "free_gb": free_gb}
+    return {"device": device, "name": name, **{key: gb and round(gb, 1) for key, gb in memory.items()}}
 
 
 def _main_memory_gb() -> tuple[float | None, float | None]:

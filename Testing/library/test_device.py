@@ -10,7 +10,7 @@ from COVIDMultitaskLib.engines.joint import JointEngine
 from COVIDMultitaskLib.errors import InputError
 from COVIDMultitaskLib.inference import device as devices
 from COVIDMultitaskLib.inference import windows
-from COVIDMultitaskLib.inference.device import autocast, choose_device, is_out_of_memory
+from COVIDMultitaskLib.inference.device import autocast, choose_device, is_out_of_memory, list_devices
 from COVIDMultitaskLib.progress import Progress
 from Testing.library.simple_chest import chest_volume
 
@@ -41,7 +41,7 @@ def test_a_device_can_be_named(gpus, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["gpu", "", "CUDA", "cuda:", "cuda:x", "cuda:-1", "cuda:999", "auto:1", "cpu\n", "mps"]
+    "name", ["gpu", "", "CUDA", "cuda:", "cuda:x", "cuda:-1", "cuda:999", "auto:1", "cpu\n", "mps:0"]
 )
 def test_unknown_devices(gpus, name: str) -> None:
     gpus(1)
@@ -56,6 +56,25 @@ def test_a_gpu_that_is_not_there(gpus) -> None:
     gpus(1)
     with pytest.raises(InputError, match="There is no device 'cuda:1', they are numbered from cuda:0"):
         choose_device("cuda:1")
+
+
+def test_an_apple_gpu_is_taken_only_where_there_is_one(monkeypatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(InputError, match="No Apple GPU is usable here; choose the device cpu or auto"):
+        choose_device("mps")
+    assert [record["device"] for record in list_devices()].count("mps") == 0
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 16_000_000_000, raising=False)
+    assert choose_device("mps").type == "mps"
+    assert {"device": "mps", "name": "Apple GPU", "memory_gb": 16.0, "free_gb": None} in list_devices()
+
+
+def test_every_gpu_is_listed_with_its_memory(gpus, monkeypatch) -> None:
+    gpus(2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"GPU {index}")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (10**9 * (index + 1), 8 * 10**9))
+    gpu = {"device": "cuda:1", "name": "GPU 1", "memory_gb": 8.0, "free_gb": 2.0}
+    assert [record["device"] for record in list_devices()][:3] == ["cpu", "cuda:0", "cuda:1"] and gpu in list_devices()
 
 
 @pytest.mark.parametrize("has_units", [False, True])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from COVIDMultitaskLib.errors import InputError
 from COVIDMultitaskLib.progress import Progress
+from COVIDMultitaskLib.reading.contrast import contrast_given
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -198,7 +199,7 @@ def _slice_header(path: Path, header: Dataset, frame: int, frames: int) -> Slice
         padding=padding if isinstance(padding, int) else None,
         kernel="/".join(str(part) for part in _list(look("CTReconstructionSequence", "ConvolutionKernel"))) or None,
         thickness_mm=_number(look("PixelMeasuresSequence", "SliceThickness"), 0.0) or None,
-        contrast=_contrast(header),
+        contrast=contrast_given(str(header.get("ContrastBolusAgent") or "")),
     )
 
 
@@ -217,14 +218,6 @@ class _Look:
             if items and keyword in items[0]:
                 return items[0].get(keyword)
         return self._header.get(top_keyword or keyword)
-
-
-def _contrast(header: Dataset) -> bool | None:
-    """An absent or empty agent is not a proof that none was given."""
-    agent = str(header.get("ContrastBolusAgent") or "").strip().upper()
-    if not agent:
-        return None
-    return agent not in {"NO", "NONE", "N", "NO CONTRAST", "WITHOUT", "W/O"}
 
 
 def _list(value: Any) -> list[Any]:

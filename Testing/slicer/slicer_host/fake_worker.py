@@ -24,7 +24,10 @@ def requests():
     """The requests for work; the others need no answer here."""
     for line in sys.stdin:
         record = json.loads(line)
-        if record["request"] not in ("cancel", "ping"):
+        if record["request"] == "devices":
+            gpu = {"device": "cuda:1", "name": "Toy GPU", "memory_gb": 8.0, "free_gb": 6.5}
+            say(event="devices", id=record["id"], devices=[{"device": "cpu", "name": "CPU", "memory_gb": None}, gpu])
+        elif record["request"] not in ("cancel", "ping"):
             yield record
 
 

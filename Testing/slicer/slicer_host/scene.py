@@ -21,6 +21,7 @@ LOGICS = {
     "segmentations": "vtkSlicerSegmentationsModuleLogic",
     "terminologies": "vtkSlicerTerminologiesModuleLogic",
     "transforms": "vtkSlicerTransformLogic",
+    "sequences": "vtkSlicerSequencesLogic",
     "subjecthierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
 }
 
