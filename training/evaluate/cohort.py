@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from COVIDMultitaskLib.bundles import SUMS, shipped_bundles
 from COVIDMultitaskLib.engines.registry import make_engine
 from COVIDMultitaskLib.errors import BundleError, Cancelled, InputError, OutputError, explain
-from COVIDMultitaskLib.labels import DIAGNOSES
+from COVIDMultitaskLib.labels import DIAGNOSES, DIAGNOSIS_NAMES
 from COVIDMultitaskLib.writing import write_bytes, write_text
 from training.data.adapters.manifest import read_manifest
 from training.evaluate.answers import Answers, KeptAnswers
@@ -148,8 +149,16 @@ def _line(one: Answers) -> dict[str, object]:
 def _table(task: Task, measures: dict[str, Interval | None]) -> Table:
     counted = next(one for one in measures.values() if one)
     cases = of_patients(counted).replace("\n", " ")
-    table = Table(title=f"{task.title}: {cases} scans", title_justify="left", title_style="bold", show_header=False)
-    table.caption, table.caption_justify = task.remark, "left"
+    table = Table(title=f"{task.title}: {cases} scans", title_justify="left", title_style="bold", box=box.SIMPLE)
+    table.caption, table.caption_justify, table.show_header = task.remark, "left", False
     for name, interval in measures.items():
-        table.add_row(name.replace("_", " "), in_two_lines(interval).replace("\n", "  "))
+        table.add_row(_words(name), in_two_lines(interval).replace("\n", "  "))
     return table
+
+
+def _words(measure: str) -> str:
+    """A measure's name as people write it; of one class against the others: "ROC AUC, COVID-19"."""
+    for key, name in DIAGNOSIS_NAMES.items():
+        measure = measure.replace(f"_{key}", f", {name}")
+    words = measure.replace("_", " ")
+    return words.replace("roc auc", "ROC AUC").replace("pr auc", "PR AUC").replace("f1", "F1")

@@ -20,7 +20,7 @@ def draw_reliability(tasks: Sequence[Task]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.6 * len(tasks), 4.4), dpi=150, layout="constrained")
+    figure = Figure(figsize=(3.6 * len(tasks), 4.8), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, len(tasks), sharex=True, squeeze=False, gridspec_kw={"height_ratios": (3, 1)})
     for (curve, counts), task in zip(panels.T, tasks, strict=True):
@@ -41,7 +41,6 @@ def _draw_curve(axes: Axes, task: Task) -> None:
     axes.set_title(f"{task.title}\nexpected calibration error {calibration_error_of(curve):.3f}", fontsize=9)
     axes.set_xlim(0, 1)
     axes.set_ylim(-0.03, 1.03)
-    axes.set_aspect("equal")
     axes.grid(alpha=0.25)
 
 
