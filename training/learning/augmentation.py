@@ -85,5 +85,5 @@ def _other_slice(case: Case, chance: np.random.Generator) -> Case:
 
 def _with_masks(case: Case, moved: Callable[[torch.Tensor], torch.Tensor]) -> Case:
     """A case with each of its masks changed."""
-    masks = {name: moved(mask) for name in MASKS if (mask := getattr(case, name)) is not None}
-    return replace(case, **masks)
+    lobes, lungs, lesions = (None if mask is None else moved(mask) for mask in (case.lobes, case.lungs, case.lesions))
+    return replace(case, lobes=lobes, lungs=lungs, lesions=lesions)

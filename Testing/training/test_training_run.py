@@ -1,0 +1,276 @@
+"""Training as a researcher meets it: real processes, killed, resumed, shared out, given wrong data."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from COVIDMultitaskLib.bundles import EXPERIMENT, SPLIT, open_bundle
+from COVIDMultitaskLib.errors import InputError
+from COVIDMultitaskLib.phantom import make_phantom
+from COVIDMultitaskLib.volume import Geometry, Volume
+from COVIDMultitaskLib.writing import write_volume
+from Testing.training.tiny_experiment import write_experiment
+from training.configuration import read_experiment
+from training.learning.run import Run
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def command(config: Path, output: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "training.train", "--config", str(config), "--output", str(output), *more]
+
+
+def finished(arguments: list[str], code: int | None = 0, **settings: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **settings}
+    done = subprocess.run(arguments, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert code is None or done.returncode == code, done.stdout[-1000:] + done.stderr[-3000:]
+    return done
+
+
+def sentence(done: subprocess.CompletedProcess) -> str:
+    """What was said on standard error: one sentence, no traceback."""
+    lines = [line for line in done.stderr.splitlines() if line.strip() and "%|" not in line]
+    assert len(lines) == 1 and lines[0].endswith("."), done.stderr
+    return lines[0]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return write_experiment(tmp_path)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(config: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finished(command(config, whole, "--no-export"))
+    run = Run(killed)
+    kills = 0
+    for wait_s in (0.2, 0.9):
+        process = subprocess.Popen(
+            command(config, killed, "--no-export"),
+            cwd=REPOSITORY,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        before = run.last_checkpoint.stat().st_mtime_ns if run.last_checkpoint.exists() else 0
+        while process.poll() is None:
+            if run.last_checkpoint.exists() and run.last_checkpoint.stat().st_mtime_ns > before:
+                time.sleep(wait_s / 4)
+                process.send_signal(signal.SIGKILL)
+                kills += process.wait() == -signal.SIGKILL
+                break
+            time.sleep(0.005)
+    assert kills, "the runs ended before they could be killed"
+    finished(command(config, killed, "--no-export"))
+    wanted, found = load_file(whole / "model.safetensors"), load_file(killed / "model.safetensors")
+    assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+    assert run.summary()["steps"] == 12
+    assert {row["step"] for row in run.metrics()} == {row["step"] for row in Run(whole).metrics()}
+    assert {path.name for path in run.checkpoints.iterdir()} == {"best.safetensors", "last.ckpt"}
+
+
+def test_a_run_folder_belongs_to_one_experiment(config: Path, tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    run.begin(read_experiment(config))
+    run.begin(read_experiment(config, ["hardware.workers=1"]))
+    done = finished(command(config, run.folder, "--set", "schedule.steps=13"), 2)
+    assert "another experiment" in sentence(done)
+
+
+def test_torchrun_trains_with_two_processes(config: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    finished(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
+            *("--master-port", str(29200 + os.getpid() % 500), "-m", "training.train"),
+            *("--config", str(config), "--output", str(run), "--no-export"),
+            *("--set", "hardware.devices=2", "--set", "schedule.steps=3"),
+        ]
+    )
+    assert Run(run).summary()["steps"] == 3
+    assert Run(run).resources()["processes"] == 2
+
+
+def test_a_loss_that_is_no_number_is_told_with_its_cases(config: Path, tmp_path: Path) -> None:
+    start = tmp_path / "start.safetensors"
+    run = tmp_path / "run"
+    finished(command(config, run, "--no-export", "--set", "schedule.steps=3"))
+    weights = load_file(run / "model.safetensors")
+    weights["lobe_head.bias"][0] = torch.nan
+    save_file(weights, start)
+    done = finished(command(config, tmp_path / "bad", "--no-export", "--set", f"start={start}"), 2)
+    assert "is not a number at step 0 (synthetic/" in sentence(done)
+
+
+def test_a_full_disk_loses_no_earlier_checkpoint(config: Path, tmp_path: Path) -> None:
+    """Files may not grow beyond a limit that a checkpoint passes: what a full disk does, without being root."""
+    run = Run(tmp_path / "run")
+    finished(command(config, run.folder, "--no-export", "--set", "schedule.steps=12"))
+    for path in (run.weights_file, run.summary_file):
+        path.unlink()
+    checkpoint = run.last_checkpoint.read_bytes()
+    experiment = run.experiment_file.read_text().replace("steps: 12", "steps: 15")
+    run.experiment_file.write_text(experiment)
+    limited = (
+        "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(checkpoint) // 2},) * 2);"
+        "sys.argv = sys.argv[1:]; runpy.run_module('training.train', run_name='__main__')"
+    )
+    arguments = command(config, run.folder, "--no-export", "--set", "schedule.steps=15")
+    done = finished([sys.executable, "-c", limited, "training.train", *arguments[3:]], 2)
+    assert "last.ckpt" in sentence(done) and "could not be written" in sentence(done)
+    assert run.last_checkpoint.read_bytes() == checkpoint
+    assert not list(run.checkpoints.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data.synthetic.train": "many"}, "tiny.yaml: data.synthetic.train: input should be a valid integer"),
+        ({"losses.weights": {"lobse": 1}}, "names lobse, which joint does not learn"),
+        ({"engine": "unet"}, 'There is no engine "unet" to train'),
+        ({"network.channels": [4, 4]}, "network of joint cannot be made so: the network has four resolutions"),
+        ({"sampling.tasks": {"lobes": 0, "lesions": 0, "severity": 0, "diagnosis": 0}}, "needs a share above 0"),
+        ({"start": "nowhere.safetensors"}, "nowhere.safetensors to start from are missing"),
+        ({"data.synthetic.size": [16, 16, 16]}, "simulated scans of another size or spacing"),
+    ],
+)
+def test_a_wrong_experiment_is_one_sentence(tmp_path, changes, words, capsys) -> None:
+    from training.train import main
+
+    config = write_experiment(tmp_path, changes)
+    assert main(["--config", str(config), "--output", str(tmp_path / "run"), "--no-export"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert words in said and said.endswith(".") and "\n" not in said
+
+
+def manifest(folder: Path, rows: list[dict[str, str]]) -> Path:
+    columns = list(rows[0])
+    lines = [",".join(columns), *(",".join(row.get(name, "") for name in columns) for row in rows)]
+    path = folder / "manifest.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def own_data(folder: Path, patients: int = 5) -> list[dict[str, str]]:
+    """Small scans with lesion masks, as a researcher has them."""
+    rows = []
+    for number in range(patients):
+        chance = np.random.default_rng(number)
+        geometry = Geometry((12, 40, 48), (8.0, 6.0, 6.0), (0, 0, 0))
+        lesion = np.zeros(geometry.shape, np.uint8)
+        lesion[4:8, 12:20, 10 : 14 + number] = 1
+        hu = np.where(lesion, -400, -850) + chance.normal(0, 20, geometry.shape)
+        write_volume(Volume(hu.astype(np.int16), geometry), folder / f"{number}.nii.gz")
+        write_volume(Volume(lesion, geometry), folder / f"{number}_lesion.nii.gz")
+        rows.append(
+            {
+                "image": f"{number}.nii.gz",
+                "patient": f"p{number}",
+                "lesions": f"{number}_lesion.nii.gz",
+                "lesion_kind": "classes",
+                "severity": "",
+                "diagnosis": "covid_19" if number % 2 else "no_pneumonia",
+                "licence": "CC-BY-4.0",
+            }
+        )
+    return rows
+
+
+OWN = {"data.synthetic": None, "data.sources": [{"dataset": "manifest", "root": "MANIFEST"}]}
+
+
+def own_experiment(folder: Path, path: Path, **changes) -> Path:
+    sources = [{"dataset": "manifest", "root": str(path)}]
+    return write_experiment(folder, {**OWN, "data.sources": sources, **changes}, train=0)
+
+
+def test_masks_of_ones_own_become_a_bundle(tmp_path: Path) -> None:
+    """Only lesions and a diagnosis are known; nothing teaches lobes or severity, and nothing claims to."""
+    path = manifest(tmp_path, own_data(tmp_path))
+    config = own_experiment(tmp_path, path, **{"schedule.steps": 3, "schedule.validate_every": 1})
+    finished(command(config, tmp_path / "run"))
+    run = Run(tmp_path / "run")
+    logged = {name for row in run.metrics() for name in row}
+    assert {"train/lesions", "train/diagnosis", "val/lesions"} <= logged
+    assert not {"train/lobes", "train/severity", "val/lobes"} & logged
+    bundle = open_bundle(run.folder / "bundle")
+    assert "5 real records of manifest" in bundle.identity.trained_on
+    assert (bundle.path / SPLIT).read_bytes() == run.split_file.read_bytes()
+    assert "name: tiny" in (bundle.path / EXPERIMENT).read_text()
+    card = (bundle.path / "docs/README.md").read_text()
+    assert "| manifest | 5 |" in card and "kWh" in card and "simulated" not in card.split("## Intended use")[0]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda rows: rows[2].update(lesions="gone.nii.gz"), "gone.nii.gz"),
+        (lambda rows: rows[1].update(diagnosis="flu"), "flu"),
+        (lambda rows: rows[3].update(lesions=rows[0]["image"]), "0.nii.gz holds the label"),
+        (lambda rows: rows[1].update(image="9.nii.gz"), "9.nii.gz"),
+    ],
+)
+def test_wrong_data_are_told_by_name(tmp_path, spoil, words, capsys) -> None:
+    from training.train import main
+
+    rows = own_data(tmp_path)
+    spoil(rows)
+    config = own_experiment(tmp_path, manifest(tmp_path, rows))
+    assert main(["--config", str(config), "--output", str(tmp_path / "run"), "--no-export"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert words in said and said.endswith(".") and "\n" not in said
+
+
+def test_a_mask_on_another_grid_is_told_by_name(tmp_path: Path, capsys) -> None:
+    from training.train import main
+
+    rows = own_data(tmp_path)
+    other = Geometry((12, 40, 48), (8.0, 6.0, 6.0), (100, 0, 0))
+    write_volume(Volume(np.zeros(other.shape, np.uint8), other), tmp_path / "1_lesion.nii.gz")
+    config = own_experiment(tmp_path, manifest(tmp_path, rows))
+    assert main(["--config", str(config), "--output", str(tmp_path / "run"), "--no-export"]) == 2
+    assert "1_lesion.nii.gz" in capsys.readouterr().err
+
+
+def test_weights_are_no_freer_than_their_data() -> None:
+    from training.export import check_licence
+
+    data = {"sources": [{"name": "a", "licence": "CC-BY-4.0"}, {"name": "b", "licence": "LicenseRef-x-noncommercial"}]}
+    with pytest.raises(InputError, match=r"b is licensed .* cannot be CC-BY-4\.0"):
+        check_licence("CC-BY-4.0", data)
+    check_licence("CC-BY-NC-4.0", data)
+    check_licence("CC-BY-4.0", {"sources": data["sources"][:1]})
+
+
+def test_smoke_goes_from_the_data_at_hand_to_a_bundle_that_analyses(tmp_path: Path) -> None:
+    """The README's command; with lobe maps where they are at hand, else with phantoms."""
+    began = time.monotonic()
+    caches = [
+        *("--set", f"data.synthetic.folder={tmp_path / 'cases'}"),
+        *("--set", f"data.synthetic.anatomies={tmp_path / 'anatomies'}"),
+        *("--set", f"data.cache={tmp_path / 'prepared'}"),
+    ]
+    config = REPOSITORY / "training" / "configs" / "joint.yaml"
+    finished([*command(config, tmp_path / "run", "--smoke"), *caches], OMP_NUM_THREADS="2")
+    assert time.monotonic() - began < 300
+    chest = make_phantom(spacing_mm=(4.0, 2.0, 2.0))
+    write_volume(chest.volume, tmp_path / "chest.nrrd")
+    analyze = [sys.executable, "-m", "COVIDMultitaskLib", "analyze", str(tmp_path / "chest.nrrd")]
+    out = tmp_path / "out"
+    done = finished([*analyze, "--bundle", str(tmp_path / "run" / "bundle"), "-o", str(out)], None)
+    if done.returncode == 3:  # so little training may find too little lung, and then says so
+        assert "Hardly any lung was found" in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
+        assert "joint-smoke" in (out / "findings.json").read_text()
