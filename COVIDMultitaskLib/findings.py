@@ -215,6 +215,20 @@ class QualityFlag:
 
 
 @dataclass(frozen=True)
+class AffectedEstimate:
+    """Affected percentage of a region by the engine's probabilities, beside that of the mask.
+
+    :param expected_percent: its expectation.
+    :param low_percent: end of a 90 % interval, likewise ``high_percent``; what it covers and what not says
+        :func:`COVIDMultitaskLib.inference.uncertainty.affected_shares`.
+    """
+
+    expected_percent: float
+    low_percent: float
+    high_percent: float
+
+
+@dataclass(frozen=True)
 class Findings:
     """Everything measured on one scan. See the module's text and the schema.
 
@@ -231,6 +245,8 @@ class Findings:
         diagnoses apart; None when not assessed.
     :param sources: which weights gave "lungs", "lobes" or "lesions" where those of ``engine`` did not; None: they all.
     :param picture: what is told of a picture; None, and not written, for a scan.
+    :param affected_estimate: by the keys of the regions, as far as they are there; None, and not written, when the
+        engine gives no probabilities, or its masks were corrected.
     :param created: ISO 8601 time, written only when given, so that equal runs give equal files.
     """
 
@@ -253,6 +269,7 @@ class Findings:
     created: str | None = None
     covid_probability: float | None = None
     sources: Mapping[str, EngineIdentity] | None = None
+    affected_estimate: Mapping[str, AffectedEstimate] | None = None
     schema_version: str = SCHEMA_VERSION
 
     def to_dict(self) -> dict[str, Any]:
@@ -288,6 +305,7 @@ _WRITING_ORDER = (
     "lobes",
     "lungs",
     "total",
+    "affected_estimate",
     "worst_lung_percent",
     "ct_severity_score",
     "ct_grade",
@@ -300,7 +318,7 @@ _WRITING_ORDER = (
     "quality",
     "notice",
 )
-_OPTIONAL = ("created", "sources", "covid_probability", "differential", "picture")
+_OPTIONAL = ("created", "sources", "affected_estimate", "covid_probability", "differential", "picture")
 """Left out when None: files of before there were such entries have none."""
 
 
@@ -325,6 +343,8 @@ def _findings(data: Mapping[str, Any]) -> Findings:
     values["lobes"] = _each(LobeFindings, data["lobes"])
     values["lungs"] = _each(RegionFindings, data["lungs"])
     values["total"] = None if data["total"] is None else RegionFindings(**data["total"])
+    estimate = data.get("affected_estimate")
+    values["affected_estimate"] = estimate and {key: AffectedEstimate(**one) for key, one in estimate.items()}
     values["lesions"] = None if data["lesions"] is None else _lesions(data["lesions"])
     values["differential"] = _each(_statistic, data.get("differential"))
     values["picture"] = None if data.get("picture") is None else PictureFindings(**data["picture"])

@@ -119,6 +119,7 @@ class Corrections:
         measures = self._meterFor(isHounsfield).measure(masks["lobes"], masks["lesions"])
         kept = [flag for flag in findings.get("quality") or [] if flag.get("flag") in _OF_THE_SCAN]
         measured = dataclasses.asdict(measures)
+        findings = {key: value for key, value in findings.items() if key != "affected_estimate"}  # of the model's masks
         return {**findings, **measured, "quality": [*measured["quality"], *kept]}
 
     def _meterFor(self, isHounsfield: bool):

@@ -8,9 +8,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from COVIDMultitaskLib.engines.contract import EngineIdentity, Prediction
+from COVIDMultitaskLib.engines.contract import AffectedShare, EngineIdentity, Prediction
 from COVIDMultitaskLib.findings import (
     RESEARCH_USE,
+    AffectedEstimate,
     Findings,
     InputSummary,
     LesionFindings,
@@ -90,6 +91,7 @@ def _findings(
         diagnosis=_probabilities(prediction.diagnosis, DIAGNOSES),
         covid_probability=None if prediction.covid is None else round(float(prediction.covid), 6),
         sources=dict(prediction.sources) or None,
+        affected_estimate=_estimates(prediction.affected),
         notice=notice(prediction.identity, prediction.sources),
         picture=picture,
         **vars(measures),
@@ -223,6 +225,16 @@ def _rounded(spacing_mm: tuple[float, float, float]) -> tuple[float, float, floa
 
 def _probabilities(answer: Mapping[str, float] | None, keys: tuple[str, ...]) -> dict[str, float] | None:
     return None if answer is None else {key: round(float(answer[key]), 6) for key in keys}
+
+
+def _estimates(shares: Mapping[str, AffectedShare] | None) -> dict[str, AffectedEstimate] | None:
+    """In per cent, as the other figures are."""
+    if not shares:
+        return None
+    return {
+        key: AffectedEstimate(*(round(100 * part, 4) for part in (share.expected, share.low, share.high)))
+        for key, share in shares.items()
+    }
 
 
 def _worst(lungs: tuple[RegionFindings, ...] | None) -> float | None:

@@ -90,6 +90,7 @@ def _summary_table(findings: Findings, truth: Findings | None) -> Table:
 def _summary(findings: Findings) -> Iterator[tuple[str, str]]:
     """Name and value of what is told of the scan as a whole; the names are always the same."""
     yield "Worst lung", _with_unit(findings.worst_lung_percent, "%")
+    yield "Affected, by probability", _estimate(findings)
     score = findings.ct_severity_score
     yield "CT severity score", NOT_ASSESSED if score is None else f"{score} of 25"
     yield "CT grade", NOT_ASSESSED if findings.ct_grade is None else f"CT-{findings.ct_grade}"
@@ -136,6 +137,14 @@ def _range(found: ReferenceRange | None, digits: int) -> str:
     if found is None:
         return "–"
     return f"{_number(found.p50, digits)} ({_number(found.p5, digits)} to {_number(found.p95, digits)})"
+
+
+def _estimate(findings: Findings) -> str:
+    total = (findings.affected_estimate or {}).get("total")
+    if total is None:
+        return NOT_ASSESSED
+    low, high = _number(total.low_percent, 1), _number(total.high_percent, 1)
+    return f"{_number(total.expected_percent, 1)} % (90 %: {low} to {high} %)"
 
 
 def _diagnosis(findings: Findings) -> str:

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from COVIDMultitaskLib.engines.contract import EngineIdentity
+from COVIDMultitaskLib.engines.contract import AffectedShare, EngineIdentity
 from COVIDMultitaskLib.errors import InputError
 from COVIDMultitaskLib.findings import (
+    AffectedEstimate,
     CreatedBy,
     Findings,
     InputSummary,
@@ -162,6 +163,13 @@ any_findings = st.builds(
     created=maybe(st.just("2024-05-01T12:00:00+00:00")),
     covid_probability=maybe(st.floats(0, 1)),
     sources=maybe(st.dictionaries(st.sampled_from(["lungs", "lobes", "lesions"]), identities, min_size=1)),
+    affected_estimate=maybe(
+        st.dictionaries(
+            st.sampled_from(["left_upper", "right_middle", "left", "total"]),
+            st.builds(AffectedEstimate, percent, percent, percent),
+            min_size=1,
+        )
+    ),
 )
 
 
@@ -210,6 +218,17 @@ def test_what_reading_noticed_is_kept() -> None:
     assert (summary.format, summary.kernel, summary.missing_slices, summary.contrast) == ("DICOM", "FC52", 3, True)
     assert summary.notes == ("Three slices are missing.",)
     assert summary.shape_zyx == volume.geometry.shape
+
+
+def test_affected_shares_by_probability_are_written_in_per_cent(validator) -> None:
+    volume, lobes, lesions = SCENE
+    shares = {"total": AffectedShare(0.125, 0.1, 0.2), "left": AffectedShare(0.0, 0.0, 0.01)}
+    found = measure(volume, answer(lobes, lesions, affected=shares)).to_dict()
+    validator.validate(json.loads(json.dumps(found)))
+    total = found["affected_estimate"]["total"]
+    assert total == {"expected_percent": 12.5, "low_percent": 10.0, "high_percent": 20.0}
+    assert set(found["affected_estimate"]) == {"total", "left"}
+    assert "affected_estimate" not in measured().to_dict()
 
 
 # -- what must be refused
@@ -311,6 +330,7 @@ def test_schema_and_records_have_the_same_names(schema) -> None:
         (LesionStatistic, schema["$defs"]["lesion_statistic"]),
         (ReferenceRange, schema["$defs"]["reference_range"]),
         (PictureFindings, schema["$defs"]["picture"]),
+        (AffectedEstimate, schema["$defs"]["affected_estimate"]),
     ]
     for kind, declared in pairs:
         assert {field.name for field in dataclasses.fields(kind)} == set(declared["properties"]), kind.__name__

@@ -58,6 +58,12 @@ class Structures:
     spacing_mm: tuple[float, float, float]
     names: Mapping[int, str]
 
+    @staticmethod
+    def of(label_map: Volume, names: Mapping[int, str]) -> Structures:
+        """The structures of a label map, stored in any order along the patient's axes."""
+        upright = _upright(label_map)
+        return Structures(upright.array, upright.geometry.spacing_mm, names)
+
     def values(self, prefix: str) -> list[int]:
         """The values of the structures whose names begin so."""
         return [value for value, name in self.names.items() if name.startswith(prefix)]
@@ -124,7 +130,7 @@ def of_a_chest(name: str, chest: Volume) -> Iterator[Foreign]:
         yield Foreign(f"{name}: {what}", "altered", _volume(values, spacing))
     turned = np.ascontiguousarray(hu.transpose(1, 0, 2))
     yield Foreign(f"{name}: axes mistaken", "altered", _volume(turned, (spacing[1], spacing[0], spacing[2])))
-    for what, factor in (("a quarter of the size", 0.25), ("twice the size", 2.0)):
+    for what, factor in (("a quarter of the size", 0.25), ("half again the size", 1.5)):
         yield Foreign(f"{name}: {what}", "altered", _volume(hu, tuple(side * factor for side in spacing)))
     for what, values in _mr_like(hu).items():
         yield Foreign(f"{name}: {what}", "foreign", _volume(values, spacing))
