@@ -17,7 +17,8 @@ request                                                                         
 ``id`` is the client's own; each event of a request carries it. ``input`` is what ``covid-multitask analyze``
 takes, ``output`` the folder of the results (of the phantom: a volume file); ``engine``, ``bundle``,
 ``device`` and ``fill_with`` may be absent or null; with ``"overview": false`` no picture is drawn, so that
-matplotlib is not needed. One request runs at a time; ping and cancel are answered meanwhile.
+matplotlib is not needed; ``"evidence": ["uncertainty"]`` asks for maps that an engine gives only on request.
+One request runs at a time; ping and cancel are answered meanwhile.
 
 The first event is ``{"event": "hello", "protocol", "version", "process"}``. While a request runs:
 ``{"event": "progress", "id", "stage", "fraction", "elapsed_s"}`` with the keys of
@@ -182,6 +183,8 @@ class Worker:
         engine = self._engine.get(
             _option(request, "engine"), _option(request, "bundle"), _device(request), _option(request, "fill_with")
         )
+        if hasattr(engine, "evidence"):  # what it gives only on request
+            engine.evidence = frozenset(_names(request, "evidence"))
         analyze_to_folder(
             lambda progress: read_scan(scan, engine, progress, _option(request, "series")),
             engine,
@@ -242,6 +245,13 @@ def _option(request: Request, key: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise InputError(f"{key!r} of the request {request['request']} must be a text or null.")
     return value or None
+
+
+def _names(request: Request, key: str) -> list[str]:
+    value = request.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise InputError(f"{key!r} of the request {request['request']} must be a list of names or null.")
+    return value
 
 
 def _device(request: Request) -> str:

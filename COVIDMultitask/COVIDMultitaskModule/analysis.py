@@ -23,6 +23,9 @@ from .parameter import SHIPPED, EngineChoice, isInScene, volumeProblem
 from .protocol import PLAN, DoneMessage, ErrorMessage, ProgressBar, ProgressMessage
 from .worker import Job, WorkerClient
 
+EVIDENCE = ["uncertainty"]
+"""Maps to ask engines for that give them only on request; they cost no time that could be measured."""
+
 
 class State(Enum):
     """Where a run stands."""
@@ -90,7 +93,7 @@ class Analysis:
             writeScan(self.volumeNode, self._folder.scan)
             paths = {"input": str(self._folder.scan), "output": str(self._folder.output)}
             self._job = self._client.submit(
-                "analyze", self._step, self._over, **paths, **self._choice.request, overview=False
+                "analyze", self._step, self._over, **paths, **self._choice.request, overview=False, evidence=EVIDENCE
             )
         except (CovidMultitaskError, OSError) as error:
             self.state = State.FAILED

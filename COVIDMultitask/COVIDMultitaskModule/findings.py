@@ -218,15 +218,14 @@ class FindingsView:
         return [_part(name, part) for name, part in ranked[:LISTED_PARTS]]
 
     @property
-    def evidence(self) -> list[str]:
-        """What the maps of evidence say as a whole, one sentence each."""
-        return [
-            _("{evidence}: {lesions} % on average in the lesions, {lungs} % in the lungs.").format(
-                evidence=evidenceTitle(name), lesions=_rounded(record.get("lesions")), lungs=_rounded(record["lungs"])
-            )
-            for name, record in (self._evidence.get("maps") or {}).items()
-            if record.get("lungs") is not None
-        ]
+    def uncertainty(self) -> str:
+        """How uncertain the lesions are as a whole, in one sentence; empty: not told."""
+        found = self._map("uncertainty")
+        if found.get("lungs") is None:
+            return ""
+        return _("Uncertainty: {lesions} % on average in the lesions, {lungs} % in the lungs.").format(
+            lesions=_rounded(found.get("lesions")), lungs=_rounded(found["lungs"])
+        )
 
     def _map(self, name: str) -> Mapping[str, Any]:
         return (self._evidence.get("maps") or {}).get(name) or {}
@@ -272,15 +271,18 @@ def _row(record: Mapping[str, Any], key: str, name: str) -> Row:
 def evidenceTitle(name: str) -> str:
     """The name of a kind of evidence in words.
 
-    >>> evidenceTitle("uncertainty"), evidenceTitle("chest_slices")
-    ('Uncertainty', 'Chest slices')
+    >>> evidenceTitle("slices"), evidenceTitle("class_activation")
+    ('Slice', 'Class activation')
     """
-    return _(name.replace("_", " ").capitalize())
+    known = {"severity": _("What speaks for severe disease"), "slices": _("Slice"), "patches": _("Patch")}
+    return known.get(name) or _(name.replace("_", " ").capitalize())
 
 
 def _part(name: str, part: Mapping[str, Any]) -> Place:
-    share = _("{share} % of the answer").format(share=round(100 * part["contribution"]))
-    return Place(f"{evidenceTitle(name)}: {share}", "", _ras(part["point_lps_mm"]))
+    title = _("{evidence}, contribution {value}").format(
+        evidence=evidenceTitle(name), value=f"{part['contribution']:.2f}"
+    )
+    return Place(title, "", _ras(part["point_lps_mm"]))
 
 
 def _rounded(percent: float | None) -> str:

@@ -203,7 +203,7 @@ def _number(value: float | None, decimals: int) -> str:
 
 def _remarks(view: FindingsView, shades: Shades) -> str:
     warnings = [f'<font color="{shades.warning}">&#9888; {_escaped(text)}</font>' for text in view.warnings]
-    hints = [_quiet(text, shades) for text in (*view.evidence, *view.hints)]
+    hints = [_quiet(text, shades) for text in filter(None, (view.uncertainty, *view.hints))]
     return "".join(f'<p style="margin-top:2px; margin-bottom:2px">{text}</p>' for text in warnings + hints)
 
 

@@ -100,8 +100,15 @@ def test_a_session(client, folder):
     analyze(client, folder, "tampered", bundle=str(folder))
     assert "bundle" in client.until("error")["message"]
 
+    analyze(client, folder, "unclear", evidence="uncertainty")
+    assert "list of names" in client.until("error")["message"]
+    analyze(client, folder, "mapped", evidence=["uncertainty"])
+    client.until("done")
+    assert (folder / "mapped" / "evidence_uncertainty.nrrd").is_file()
+
     analyze(client, folder, "second")
     assert client.until("done")["id"] == "second"
+    assert not list((folder / "second").glob("evidence*")), "maps that are given on request are not given unasked"
     client.send(request="shutdown")
     assert client.until("bye")["reason"] == "shutdown"
     assert client.process.wait(10) == 0

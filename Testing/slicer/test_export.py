@@ -144,7 +144,7 @@ def test_the_scene_is_one_file_that_opens_again(scan, host, tmp_path):
     host.loadScene(path)
     again = host.scene.GetFirstNodeByName("CT")
     assert readRecord(again).places[0].detail == "uncertainty 60 %"
-    assert [place.title for place in readRecord(again).parts] == ["Slices: 70 % of the answer"]
+    assert [place.title for place in readRecord(again).parts] == ["Slice, contribution 0.70"]
 
 
 def test_the_list_of_lesions_is_a_table(scan, host):

@@ -79,7 +79,7 @@ def crosshair(host) -> np.ndarray:
 def test_lesions_and_parts_are_listed_and_a_choice_leads_there(app, widget, scan, host):
     listed = items(widget.ui.placesList)
     assert len(listed) == 4 and "uncertainty 40 %" in listed[0] and "uncertainty 90 %" in listed[1]
-    assert listed[2:] == ["Slices: 70 % of the answer", "Slices: 20 % of the answer"]
+    assert listed[2:] == ["Slice, contribution 0.70", "Slice, contribution 0.20"]
     widget.ui.placesList.currentRow = 2
     app.check()
     np.testing.assert_allclose(crosshair(host), toWorld(scan, np.array([[-5.0, 6.0, -16.0]]))[0], atol=1e-3)
