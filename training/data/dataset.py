@@ -83,7 +83,7 @@ def collate(cases: Sequence[Case], multiple: int = 1) -> dict[str, Any]:
         not known; ``possible_diagnoses`` bool (b, 3), what the labels leave open; ``ids``.
     """
     sizes = [-(-max(case.hu.shape[axis] for case in cases) // multiple) * multiple for axis in range(3)]
-    batch: dict[str, Any] = {"hu": torch.stack([_padded(case.hu, sizes, AIR_HU) for case in cases])}
+    batch: dict[str, Any] = {"hu": torch.stack([padded(case.hu, sizes, AIR_HU) for case in cases])}
     for name in MASKS:
         batch[name] = _stacked([getattr(case, name) for case in cases], sizes)
     batch["slice_flags"] = _stacked([case.slice_flags for case in cases], sizes[:1])
@@ -102,10 +102,10 @@ def _stacked(maps: list[torch.Tensor | None], sizes: list[int]) -> torch.Tensor 
     if all(one is None for one in maps):
         return None
     missing = torch.full(sizes, NOT_ANNOTATED, dtype=torch.uint8)
-    return torch.stack([missing if one is None else _padded(one.to(torch.uint8), sizes, NOT_ANNOTATED) for one in maps])
+    return torch.stack([missing if one is None else padded(one.to(torch.uint8), sizes, NOT_ANNOTATED) for one in maps])
 
 
-def _padded(array: torch.Tensor, sizes: list[int], value: float) -> torch.Tensor:
+def padded(array: torch.Tensor, sizes: list[int], value: float) -> torch.Tensor:
     """Padded at the far ends only, so that a voxel keeps its index."""
     padding = [n for have, want in zip(array.shape[::-1], sizes[::-1], strict=True) for n in (0, want - have)]
     return torch.nn.functional.pad(array, padding, value=value)

@@ -10,7 +10,7 @@ from COVIDMultitaskLib.errors import InputError
 if TYPE_CHECKING:
     from training.learning.learner import Learner
 
-LEARNERS = {"joint": "JointLearner"}
+LEARNERS = {"joint": "JointLearner", "m2unet": "M2UNetLearner", "triage": "TriageLearner"}
 """Class of each engine's learner, in the module of the engine's name."""
 
 
