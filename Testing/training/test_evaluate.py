@@ -290,7 +290,7 @@ def test_lesions_of_volumes_by_hand(engine, run: Run, tmp_path: Path) -> None:
     command += ["--task", "lesions", "--json", tmp_path / "out.json"]
     code, shown, _ = run(*command, "--patient", "[^_]+")
     written = json.loads((tmp_path / "out.json").read_text())
-    assert code == 0 and "of 2 patients" in shown
+    assert code == 0 and "3/2" in shown
     means = written["means"]
     assert means["ground_glass"]["dice"] == {"value": 0.5, "low": 0.5, "high": 0.5, "cases": 3, "patients": 2}
     assert means["consolidation"]["dice"]["value"] == pytest.approx(1 / 3)  # right only where there is none
@@ -391,6 +391,7 @@ def test_a_cohort_from_a_manifest_to_figures(constant_bundle: Path, phantom: Pha
     command = ["cohort", "--manifest", manifest, "--output", output, "--bundle", constant_bundle]
     code, shown, error = run(*command, "--json", tmp_path / "copy.json")
     assert code == 2 and error == ""
+    assert "Severe or not: 3 scans of 2 patients" in shown
     assert "2 of 5 could not be measured" in shown and "d.nii.gz" in shown and "row 6: image e.nii.gz" in shown
     measured = json.loads((output / "measures.json").read_text())
     assert measured == json.loads((tmp_path / "copy.json").read_text())

@@ -31,7 +31,6 @@ from training.evaluate.showing import (
     as_plain,
     in_two_lines,
     make_folder,
-    of_patients,
     print_failures,
     print_weights,
     report,
@@ -148,8 +147,10 @@ def _line(one: Answers) -> dict[str, object]:
 
 def _table(task: Task, measures: dict[str, Interval | None]) -> Table:
     counted = next(one for one in measures.values() if one)
-    cases = of_patients(counted).replace("\n", " ")
-    table = Table(title=f"{task.title}: {cases} scans", title_justify="left", title_style="bold", box=box.SIMPLE)
+    title = f"{task.title}: {counted.cases} scans" + (
+        f" of {counted.patients} patients" if counted.patients != counted.cases else ""
+    )
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE)
     table.caption, table.caption_justify, table.show_header = task.remark, "left", False
     for name, interval in measures.items():
         table.add_row(_words(name), in_two_lines(interval).replace("\n", "  "))

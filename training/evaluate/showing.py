@@ -37,29 +37,30 @@ def measures_table(
     :param empty: number of empty references by class.
     """
     table = Table(title=title, title_justify="left", title_style="bold", caption_justify="left", box=box.SIMPLE_HEAD)
+    table.padding, table.pad_edge, table.collapse_padding = (0, 1), False, True  # so that it fits into 80 columns
     table.caption = (
-        "Below each mean its 95 % bootstrap interval over patients, or over cases where no patient is known. "
+        "Below each mean its 95 % bootstrap interval. n: cases, /patients where they have several. "
         "Empty: references without the class."
     )
     table.add_column("class", no_wrap=True)
-    for heading in (*columns.values(), "cases", "empty"):
+    for heading in (*columns.values(), "n", "empty"):
         table.add_column(heading, justify="right")
     for name, measures in rows.items():
         counted = next((one for one in measures.values() if one), None)
-        cases = "0" if counted is None else of_patients(counted)
-        table.add_row(name, *(in_two_lines(measures[key]) for key in columns), cases, str(empty[name]))
+        table.add_row(name, *(in_two_lines(measures[key]) for key in columns), _count(counted), str(empty[name]))
     return table
+
+
+def _count(interval: Interval | None) -> str:
+    if interval is None:
+        return "0"
+    same = interval.cases == interval.patients
+    return str(interval.cases) if same else f"{interval.cases}/{interval.patients}"
 
 
 def in_two_lines(interval: Interval | None) -> str:
     """A figure with its interval below."""
     return "-" if interval is None else f"{interval.value:.3f}\n[dim]{interval.low:.3f}-{interval.high:.3f}[/dim]"
-
-
-def of_patients(interval: Interval) -> str:
-    """How many cases, and of how many patients where that differs."""
-    same = interval.patients == interval.cases
-    return str(interval.cases) if same else f"{interval.cases}\n[dim]of {interval.patients} patients[/dim]"
 
 
 def print_weights(console: Console, identity: EngineIdentity) -> None:
