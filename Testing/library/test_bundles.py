@@ -181,13 +181,13 @@ def test_metadata_without_name_or_version(bundle: Path, entry: str, called: str)
 
 
 def test_a_bundle_for_another_engine(bundle: Path) -> None:
-    with_metadata(bundle, {"engine": "m2unet"})
-    assert "is for the unknown engine 'm2unet'" in refusal(lambda: make_engine(None, bundle))
-    assert "is for the engine m2unet, not for joint" in refusal(lambda: make_engine("joint", bundle))
+    with_metadata(bundle, {"engine": "sixth"})
+    assert "is for the unknown engine 'sixth'" in refusal(lambda: make_engine(None, bundle))
+    assert "is for the engine sixth, not for joint" in refusal(lambda: make_engine("joint", bundle))
 
 
 def test_an_unknown_engine(bundle: Path) -> None:
-    assert "There is no engine 'resnet'; choose one of joint" in refusal(lambda: make_engine("resnet"))
+    assert "There is no engine 'resnet'; choose one of " in refusal(lambda: make_engine("resnet"))
     assert "There is no engine 'resnet'" in refusal(lambda: make_engine("resnet", bundle))
 
 
@@ -312,7 +312,7 @@ def test_weights_changed_after_the_check_are_not_loaded(bundle: Path) -> None:
 
 def test_shipped_bundles_are_found_by_their_engine(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(bundles, "resource", lambda *parts: tmp_path.joinpath(*parts))
-    for name, engine in (("a", "m2unet"), ("b", "joint"), (".c.partial", "triage")):
+    for name, engine in (("a", "sixth"), ("b", "joint"), (".c.partial", "triage")):
         write_tiny_bundle(tmp_path / "Bundles" / name, name, own={"engine": engine})
     assert [path.name for path in bundles.shipped_bundles()] == ["a", "b"]
     assert bundles.shipped_bundle("joint").identity.bundle == "b"
