@@ -101,6 +101,25 @@ def test_torchrun_trains_with_two_processes(config: Path, tmp_path: Path) -> Non
     assert Run(run).resources()["processes"] == 2
 
 
+def test_two_processes_have_the_gradients_of_one_with_the_double_batch(config: Path, tmp_path: Path) -> None:
+    """Except for the biases before an instance norm, whose gradient is 0 up to rounding."""
+    script = str(REPOSITORY / "Testing" / "training" / "one_step.py")
+    port = str(29700 + os.getpid() % 200)
+    launchers = {
+        "one": ([sys.executable], "sampling.scans=2"),
+        "two": (
+            [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port],
+            "sampling.scans=1",
+        ),
+    }
+    for name, (launcher, scans) in launchers.items():
+        finished([*launcher, script, str(config), str(tmp_path / name), scans], PYTHONPATH=str(REPOSITORY))
+    one, two = (torch.load(tmp_path / name) for name in launchers)
+    assert one.keys() == two.keys() and len(one) > 50
+    for name, gradient in one.items():
+        assert (two[name] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-7, name
+
+
 def test_a_loss_that_is_no_number_is_told_with_its_cases(config: Path, tmp_path: Path) -> None:
     start = tmp_path / "start.safetensors"
     run = tmp_path / "run"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import lightning as L
@@ -11,7 +12,7 @@ from torch import nn
 from training.learning.errors import TrainingError
 from training.learning.learner import Learner
 from training.learning.losses import combine
-from training.learning.weighting import GradientNormWeighting, Weighting
+from training.learning.weighting import GradientNormWeighting, Weighting, mean_over_processes
 
 MEAN_SCORE = "val/mean"
 
@@ -51,10 +52,18 @@ class LearningModule(L.LightningModule):
         generator = self._chance(batch_index)
         terms = self.learner.terms(batch["scans"], batch["slices"], generator)
         losses = combine(terms)
-        self._refuse_nan(losses, batch)
-        present = {name: loss for name, loss in losses.items() if terms[name].count > 0}
-        self.log_dict({f"train/{name}": loss.detach() for name, loss in present.items()}, batch_size=1)
+        self._watch(losses, batch)
         return self.weighting(losses, self._shared)
+
+    def _watch(self, losses: dict[str, torch.Tensor], batch: dict[str, Any]) -> None:
+        """Log the losses over all processes; all stop when one of them has none that is a number.
+
+        A task that nobody had labels for has a loss of exactly 0 and is not logged.
+        """
+        means = mean_over_processes(torch.stack([loss.detach().float() for loss in losses.values()])).tolist()
+        self._refuse_nan([name for name, mean in zip(losses, means, strict=True) if not math.isfinite(mean)], batch)
+        told = {f"train/{name}": mean for name, mean in zip(losses, means, strict=True) if mean != 0}
+        self.log_dict(told, batch_size=1)
 
     def _chance(self, batch_index: int) -> torch.Generator:
         """Seeded by the place of the batch in the training and by the process; so is dropout."""
@@ -63,12 +72,12 @@ class LearningModule(L.LightningModule):
         torch.manual_seed(seed)
         return torch.Generator().manual_seed(seed)
 
-    def _refuse_nan(self, losses: dict[str, torch.Tensor], batch: dict[str, Any]) -> None:
-        wrong = [name for name, loss in losses.items() if not torch.isfinite(loss)]
+    def _refuse_nan(self, wrong: list[str], batch: dict[str, Any]) -> None:
         if wrong:
             cases = [name for part in batch.values() if part is not None for name in part["ids"]]
+            others = ", and those of the other processes" if self.trainer.world_size > 1 else ""
             raise TrainingError(
-                f"The loss of {wrong[0]} is not a number at step {self.global_step} ({', '.join(cases)}); "
+                f"The loss of {wrong[0]} is not a number at step {self.global_step} ({', '.join(cases)}{others}); "
                 "look at these cases, or lower schedule.learning_rate. The last checkpoint is kept."
             )
 
