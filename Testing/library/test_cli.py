@@ -238,7 +238,10 @@ def test_help_for_a_program_that_asks_for_json(monkeypatch, capsys) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--engine", "resnet"], "There is no engine 'resnet'; choose one of joint"),
+        (
+            ["--engine", "resnet"],
+            "There is no engine 'resnet'; choose one of amyar, deepsc-covid, joint, m2unet, triage.",
+        ),
         (["--bundle", "/nowhere"], "is no complete weight bundle"),
         (["--device", "tpu"], "There is no device 'tpu'; choose one of auto, cpu, cuda"),
         (["--device", "cuda"], "No CUDA device is usable here"),

@@ -26,6 +26,7 @@ from COVIDMultitaskLib.writing import write_bytes
 from training.data.loading import load
 from training.data.preparation import Prepared, Settings, prepare
 from training.data.record import ImageFile, LabelFile, Record
+from training.processes import map_in_processes
 
 VERSION = 1
 """Of the preparation; a change that alters arrays raises it."""
@@ -86,17 +87,8 @@ class PreparedCache:
         :param tell: called with the number of records done.
         :raises InputError: for the first record that cannot be loaded.
         """
-        if workers <= 1:
-            for done, record in enumerate(records, start=1):
-                self._ensure(record)
-                tell(done)
-            return
-        from concurrent.futures import ProcessPoolExecutor
-        from multiprocessing import get_context
-
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            for done, _ in enumerate(pool.map(self._ensure, records), start=1):
-                tell(done)
+        for done, _ in enumerate(map_in_processes(self._ensure, records, workers), start=1):
+            tell(done)
 
     def _ensure(self, record: Record) -> None:
         """As :meth:`get`, without handing the arrays from process to process."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from COVIDMultitaskLib.preparation.body import convex_hull
+from training.processes import map_in_processes
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -225,9 +225,8 @@ def make_anatomies(data: Path, cache: Path, processes: int = 1, limit: int | Non
 
     cache.mkdir(parents=True, exist_ok=True)
     paths = sorted((data / "lobe_maps").glob("*.nii.gz"))[:limit]
-    with ProcessPoolExecutor(processes) as pool:
-        for _ in tqdm(pool.map(partial(_make_one, data=data, cache=cache), paths), total=len(paths)):
-            pass
+    for _ in tqdm(map_in_processes(partial(_make_one, data=data, cache=cache), paths, processes), total=len(paths)):
+        pass
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ goes on where it was and a longer one adds to what is there.
 from __future__ import annotations
 
 import argparse
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from training.processes import map_in_processes
 from training.synthesis.anatomy import load_anatomy
 from training.synthesis.appearance import APPEARANCES, appearance
 from training.synthesis.chest import Chest, make_chest
@@ -82,9 +82,9 @@ def make_cases(anatomies: Path, output: Path, part: str, count: int, settings: C
     folder.mkdir(parents=True, exist_ok=True)
     first = VALIDATION_SEED if part == "validation" else 0
     make = partial(make_case, shapes=split_shapes(anatomies)[part], folder=folder, settings=settings)
-    with ProcessPoolExecutor(processes) as pool:
-        for _ in tqdm(pool.map(make, range(first, first + count)), total=count, desc=part):
-            pass
+    numbers = range(first, first + count)
+    for _ in tqdm(map_in_processes(make, numbers, processes), total=count, desc=part):
+        pass
 
 
 def main() -> None:

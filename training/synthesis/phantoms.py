@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from COVIDMultitaskLib import labels
 from COVIDMultitaskLib.phantom import make_phantom
 from COVIDMultitaskLib.preparation.grid import AIR_HU
+from training.processes import map_in_processes
 from training.synthesis.cases import CaseSettings, save_case
 from training.synthesis.chest import SEVERE_ABOVE_PERCENT, Chest
 from training.synthesis.disease import affected_percentages
@@ -24,7 +24,6 @@ def make_phantom_case(seed: int, folder: Path, settings: CaseSettings) -> Path:
     path = folder / f"{seed}.npz"
     if path.exists():
         return path
-    torch.set_num_threads(1)
     disease = labels.DIAGNOSES[seed % len(labels.DIAGNOSES)]
     phantom = make_phantom(seed, (settings.spacing_mm,) * 3, disease, EXTENTS[seed // 3 % len(EXTENTS)])
     arrays = (phantom.volume.array, phantom.lobes, phantom.lesions)
@@ -49,8 +48,8 @@ def make_phantoms(folder: Path, count: int, settings: CaseSettings, processes: i
     """Make ``count`` phantoms; the parts of a data set differ by their patients."""
     folder.mkdir(parents=True, exist_ok=True)
     first = 0 if folder.name == "train" else 1000
-    with ProcessPoolExecutor(processes) as pool:
-        list(pool.map(partial(make_phantom_case, folder=folder, settings=settings), range(first, first + count)))
+    make = partial(make_phantom_case, folder=folder, settings=settings)
+    list(map_in_processes(make, range(first, first + count), processes))
 
 
 def _centred(array: np.ndarray, size: tuple[int, int, int], fill: float) -> np.ndarray:
