@@ -16,13 +16,22 @@ from training.synthesis.acquisition import PADDING_HU, Protocol, acquire, draw_p
 from training.synthesis.anatomy import Anatomy
 from training.synthesis.appearance import TRAIN, Appearance
 from training.synthesis.body import blood_hu, render_body
-from training.synthesis.disease import affected_percentages, draw_lesions, pleural_effusion, with_look_alikes
+from training.synthesis.disease import (
+    affected_percentages,
+    diagnosis_of,
+    draw_lesions,
+    pleural_effusion,
+    with_look_alikes,
+)
 from training.synthesis.draw import Draw
 from training.synthesis.lungs import make_lungs
 from training.synthesis.shape import Shape, centred_grid, deform
 
 SEVERE_ABOVE_PERCENT = 50.0
 """Severe: more than half of the worse lung is affected (MosMed's CT-3 and CT-4)."""
+
+DIAGNOSES = {"no_pneumonia": 0.25, "other_pneumonia": 0.3, "covid_19": 0.45}
+"""How often each is drawn."""
 
 EFFUSION_CHANCE = {"no_pneumonia": 0.1, "other_pneumonia": 0.35, "covid_19": 0.06}
 
@@ -52,20 +61,26 @@ class Chest:
 
 
 def make_chest(
-    anatomy: Anatomy, draw: Draw, size: tuple[int, int, int], spacing_mm: float = 2.5, look: Appearance = TRAIN
+    anatomy: Anatomy,
+    draw: Draw,
+    size: tuple[int, int, int],
+    spacing_mm: float = 2.5,
+    look: Appearance = TRAIN,
+    pattern: str | None = None,
 ) -> Chest:
     """Make a scan, and put it on a network's grid of ``size`` (z, y, x) voxels as inference does.
 
     :param anatomy: the real shape to start from.
     :param draw: all chance comes from here.
     :param look: the ranges to draw from.
+    :param pattern: of ``disease.PATTERNS``; drawn, with the diagnosis, when not given.
     """
     with one_thread():
         protocol = draw_protocol(look, draw)
         network = centred_grid(size, (spacing_mm,) * 3)
         shape = deform(anatomy, _drawing_grid(network, protocol.drawing_spacing_mm(spacing_mm)), draw)
-        diagnosis = draw.choice({"no_pneumonia": 0.25, "other_pneumonia": 0.3, "covid_19": 0.45})
-        hu, lesions, pattern = _patient(shape, diagnosis, look, draw)
+        diagnosis = draw.choice(DIAGNOSES) if pattern is None else diagnosis_of(pattern)
+        hu, lesions, pattern = _patient(shape, diagnosis, pattern, look, draw)
         scan, seen = acquire(hu, shape, protocol, draw).on(network)
         lobes, lesions = _labels_on(network, shape, lesions)
     worst = max(affected_percentages(lobes, lesions).values())
@@ -105,7 +120,9 @@ def _drawing_grid(network: Geometry, spacing_mm: tuple[float, float, float]) -> 
     return centred_grid(size, spacing_mm)
 
 
-def _patient(shape: Shape, diagnosis: str, look: Appearance, draw: Draw) -> tuple[torch.Tensor, torch.Tensor, str]:
+def _patient(
+    shape: Shape, diagnosis: str, pattern: str | None, look: Appearance, draw: Draw
+) -> tuple[torch.Tensor, torch.Tensor, str]:
     """HU and lesion labels on the drawing's grid, and the pattern; fluid is taken out of the shape's lungs."""
     blood, added = blood_hu(look, draw)
     hu = render_body(shape, blood, added, look, draw)
@@ -117,7 +134,7 @@ def _patient(shape: Shape, diagnosis: str, look: Appearance, draw: Draw) -> tupl
         hu = torch.where(effusion.fluid, draw.uniform(-5, 25) + 4 * shape.smooth(draw, 6), hu)
         collapsed = effusion.collapsed
     lungs = make_lungs(shape, blood, draw)
-    lesions = draw_lesions(shape, diagnosis, look, draw)
+    lesions = draw_lesions(shape, diagnosis, look, draw, pattern)
     inside = with_look_alikes(lesions.over(lungs.with_fissures(lungs.parenchyma)), lesions, shape, draw)
     if collapsed is not None:
         inside = torch.where(collapsed, draw.uniform(20, 60) + 0.3 * added, inside)

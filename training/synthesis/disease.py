@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from COVIDMultitaskLib import labels
+from COVIDMultitaskLib.errors import InputError
 from training.synthesis import literature
 from training.synthesis.appearance import Appearance
 from training.synthesis.draw import Draw, dilated
@@ -65,6 +66,14 @@ class _Fields:
     consolidation: torch.Tensor
 
 
+def diagnosis_of(pattern: str) -> str:
+    """The diagnosis a pattern belongs to. :raises InputError: when there is no such pattern."""
+    for diagnosis, patterns in PATTERNS.items():
+        if pattern in patterns:
+            return diagnosis
+    raise InputError(f"There is no pattern {pattern}; choose one of {', '.join(_DRAWN)}.")
+
+
 def draw_lesions(shape: Shape, diagnosis: str, look: Appearance, draw: Draw, pattern: str | None = None) -> Lesions:
     """Draw the lesions of a diagnosis.
 
@@ -111,9 +120,9 @@ def _covid_places(shape: Shape, draw: Draw) -> torch.Tensor:
     lung = (shape.lobes > 0).float()
     if draw.chance(1 - literature.COVID_PERIPHERAL):
         return lung
-    back = torch.sigmoid((shape.y + 5) / 28)
+    back = torch.sigmoid((shape.y - 5) / 20)
     low = torch.sigmoid(-(shape.z + 15) / 50)
-    weight = lung * (0.02 + (1 - shape.depth) ** 3) * (0.12 + back) * (0.3 + low)
+    weight = lung * (0.02 + (1 - shape.depth) ** 3) * (0.06 + back) * (0.3 + low)
     if not draw.chance(literature.COVID_BILATERAL):
         weight = weight * shape.side("left" if draw.chance(0.5) else "right")
     return weight
@@ -315,7 +324,8 @@ def with_look_alikes(hu: torch.Tensor, lesions: Lesions, shape: Shape, draw: Dra
         patch = shape.smooth(draw, 50) + torch.sigmoid(-shape.z / 40) > draw.uniform(1.4, 2.0)
         looks = torch.where(patch & (plate < 0), torch.ones_like(looks), looks)
     if draw.chance(0.5 * likely):  # scarred caps of the lungs
-        caps = (shape.z - draw.uniform(75, 110)) / 20 + 1.2 * (0.5 - shape.depth) + 0.4 * shape.smooth(draw, 9) - 0.6
+        thin = (draw.uniform(0.08, 0.3) - shape.depth) / 0.1 + 0.6 * shape.smooth(draw, 9)
+        caps = torch.minimum((shape.z - draw.uniform(75, 110)) / 15, thin)
         looks = torch.maximum(looks, caps.clamp(-1, 1))
     if draw.chance(0.5 * likely):  # a thin airless band at the back of the base
         band = 1 - shape.depth / draw.uniform(0.04, 0.15) + (shape.y - draw.uniform(40, 80)) / 20

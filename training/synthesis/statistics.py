@@ -172,10 +172,13 @@ class Lesions:
 
 def measure_lesions(mask: np.ndarray, spacing_mm: Sequence[float]) -> Lesions | None:
     """Measure a lesion mask (z, y, x; z up, y back, x left); ``None`` when it has no piece that counts."""
-    from scipy.ndimage import label
+    from scipy.ndimage import find_objects, label
 
     mask = mask > 0
-    pieces, _ = label(mask, np.ones((3, 3, 3)))
+    box = find_objects(mask.view(np.uint8))
+    if not box:
+        return None
+    pieces, _ = label(mask[box[0]], np.ones((3, 3, 3)))
     volumes = np.bincount(pieces.ravel())[1:] * float(np.prod(spacing_mm)) / 1000
     counted = volumes[volumes >= SMALLEST_PIECE_ML]
     if not len(counted):
