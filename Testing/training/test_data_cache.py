@@ -212,6 +212,21 @@ def test_filling_prepares_everything(labelled: Record, bare: Record, tmp_path: P
     assert told == [1, 2] and len(list((tmp_path / "cache").iterdir())) == 2
 
 
+def test_two_processes_fill_the_cache_as_one_does(labelled: Record, bare: Record, tmp_path: Path) -> None:
+    alone, shared = PreparedCache(tmp_path / "one", COARSE), PreparedCache(tmp_path / "two", COARSE)
+    records = [labelled, bare, replace(labelled, lobes=None), replace(labelled, lesions=None, lesion_kind=None)]
+    told: list[int] = []
+    alone.fill(records)
+    shared.fill(records, workers=2, tell=told.append)
+    assert told == [1, 2, 3, 4]
+    assert {path.name for path in shared.folder.iterdir()} == {alone.path(one).name for one in records}
+    for record in records:
+        wanted, found = alone.get(record), shared.get(record)
+        assert found.grid.is_close_to(wanted.grid)
+        for name in ("hu", "lobes", "lungs", "lesions"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+
+
 def test_a_batch_keeps_missing_apart_from_background(labelled: Record, bare: Record, tmp_path: Path) -> None:
     data = RecordDataset([labelled, bare], PreparedCache(tmp_path / "cache", COARSE))
     batch = next(iter(DataLoader(data, batch_size=2, collate_fn=lambda cases: collate(cases, multiple=8))))
