@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from COVIDMultitaskLib.inference.slices import slab, slab_labels
-from COVIDMultitaskLib.networks.joint import JointNetwork
+from COVIDMultitaskLib.inference.slices import field_of, slab, slab_labels
+from COVIDMultitaskLib.networks.joint import SIDE_MULTIPLE, JointNetwork
 from COVIDMultitaskLib.preparation.intensity import normalise
 from training.calibration import BundleCalibration, calibrate_bundle, read_held_out
 from training.data.dataset import Case
@@ -52,8 +52,9 @@ class JointLearner(Learner):
             terms["severity"] = severity_term(read.severity, severity_of(scans))
             terms["diagnosis"] = diagnosis_term(read.diagnosis, scans["possible_diagnoses"])
         if slices is not None:
-            found = self.network.segment(self._slab(slices))
-            terms["slices"] = lesion_term(found.lesions, self._slab_lesions(slices))
+            field = _some_field(slices, generator)
+            found = self.network.segment(self._slab(slices, field))
+            terms["slices"] = lesion_term(found.lesions, self._slab_lesions(slices, field))
         return terms
 
     def scores(self, scans: Batch | None, slices: Batch | None) -> dict[str, torch.Tensor]:
@@ -66,8 +67,9 @@ class JointLearner(Learner):
                 "diagnosis", read.diagnosis, scans["diagnosis"]
             )
         if slices is not None:
-            found = self.network.segment(self._slab(slices))
-            on_slab = {**slices, "lesions": self._slab_lesions(slices)}
+            field = field_of(slices["hu"].shape[-2:])
+            found = self.network.segment(self._slab(slices, field))
+            on_slab = {**slices, "lesions": self._slab_lesions(slices, field)}
             scores |= {f"slices_{name}": value for name, value in lesion_dice(found.lesions.argmax(1), on_slab).items()}
         return scores
 
@@ -86,17 +88,26 @@ class JointLearner(Learner):
         held_out = read_held_out(self.network.eval(), scans, self.spacing_mm)
         return calibrate_bundle(held_out, self.network.classifier_channels)
 
-    def _slab(self, slices: Batch) -> torch.Tensor:
-        """On a field as large as the batch: its sides are multiples of 16 already."""
-        hu = slices["hu"][:, 0]
-        return slab(hu, self.spacing_mm, self.spacing_mm, (hu.shape[-2], hu.shape[-1]))
+    def _slab(self, slices: Batch, field: tuple[int, int]) -> torch.Tensor:
+        return slab(slices["hu"][:, 0], self.spacing_mm, self.spacing_mm, field)
 
-    def _slab_lesions(self, slices: Batch) -> torch.Tensor | None:
+    def _slab_lesions(self, slices: Batch, field: tuple[int, int]) -> torch.Tensor | None:
         if slices["lesions"] is None:
             return None
-        lesions = slices["lesions"][:, 0]
-        return slab_labels(lesions, self.spacing_mm, self.spacing_mm, (lesions.shape[-2], lesions.shape[-1]))
+        return slab_labels(slices["lesions"][:, 0], self.spacing_mm, self.spacing_mm, field)
 
     def inference(self) -> dict[str, Any]:
         """Arguments of the network and the spacing of its grid."""
         return {"network": self._arguments, "spacing_mm": self.spacing_mm}
+
+
+def _some_field(slices: Batch, generator: torch.Generator) -> tuple[int, int]:
+    """A field between that of the batch, whose sides are multiples of 16 already, and that of inference.
+
+    The network normalises over the field: it must learn from slices with little and with much air around them.
+    """
+    least = slices["hu"].shape[-2:]
+    steps = [(most - side) // SIDE_MULTIPLE for side, most in zip(least, field_of(least), strict=True)]
+    share = float(torch.rand((), generator=generator))
+    rows, columns = (side + SIDE_MULTIPLE * round(share * n) for side, n in zip(least, steps, strict=True))
+    return rows, columns
