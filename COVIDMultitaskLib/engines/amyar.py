@@ -75,6 +75,7 @@ class AmyarEngine(NetworkEngine["AmyarNetwork", "_Settings"]):
     answers = frozenset({"lesions", "diagnosis"})
     takes = "picture"
     needs_lungs = True
+    works_in_2d = True
 
     @staticmethod
     def read_settings(told: dict[str, Any]) -> _Settings:

@@ -44,10 +44,13 @@ def box_of_lungs(lungs: np.ndarray, scan: Geometry, margin_mm: float = 0.0) -> t
 
     :param lungs: (z, y, x) on ``scan``, which may be stored in whatever way; 0 outside.
     """
-    from COVIDMultitaskLib.measuring.masks import bounding_box
+    from COVIDMultitaskLib.measuring.distribution import lps_extent
 
-    around, whole = scan.cropped(*bounding_box(lungs)).corners_mm(), scan.corners_mm()
-    return np.maximum(around.min(0) - margin_mm, whole.min(0)), np.minimum(around.max(0) + margin_mm, whole.max(0))
+    ends = lps_extent(lungs > 0, scan.affine)
+    assert ends is not None, "there are no lungs to put a box around"
+    room = margin_mm + np.abs(scan.affine[:3, :3]).sum(1) / 2  # the voxels' own half size
+    corners = scan.corners_mm()
+    return np.maximum(ends[0] - room, corners.min(0)), np.minimum(ends[1] + room, corners.max(0))
 
 
 def probabilities(logits: torch.Tensor, names: Sequence[str], temperature: float) -> dict[str, float]:

@@ -260,8 +260,11 @@ class ConceptPooling(Pooling):
 
 
 def _maximum(values: torch.Tensor, is_instance: torch.Tensor) -> Pooled:
-    highest = values.masked_fill(~is_instance[..., None], -torch.inf).max(1)
-    return Pooled(highest.values, torch.zeros_like(values).scatter_(1, highest.indices[:, None], 1.0))
+    """Equally high instances share an entry."""
+    values = values.masked_fill(~is_instance[..., None], -torch.inf)
+    highest = values.amax(1)
+    best = (values == highest[:, None]).to(values.dtype)
+    return Pooled(highest, best / best.sum(1, keepdim=True))
 
 
 def _log_mean_exp(values: torch.Tensor, is_instance: torch.Tensor) -> Pooled:

@@ -13,6 +13,8 @@ LUNG_SHARE = 0.01
 """Dark pieces below this share of a picture are no lung."""
 LUNGS_SHARE = 0.05
 """Pictures whose dark pieces together are below this share show no lungs that could be told from the rest."""
+BLACK_SHARE = 0.02
+"""What is no brighter than this share of the range is border, beyond the scanner's field of view."""
 MARGIN_SHARE = 0.03
 """Kept around the lungs, of the picture's height and width."""
 
@@ -34,25 +36,34 @@ def picture_to_hu(grey: np.ndarray, lungs: np.ndarray | None = None) -> np.ndarr
 
 
 def lung_part(grey: np.ndarray) -> tuple[slice, slice]:
-    """The part of a picture of an axial slice that is cropped to its lungs; all of it where they cannot be told.
+    """The part of a picture of an axial slice that is cropped to its lungs.
 
-    Lungs are taken to be the large dark pieces that do not reach a corner: the air around the patient does, and on
-    a picture that is cropped already the chest wall is there. Good enough to cut by, not to measure.
+    Where they cannot be told it is all but a black border. Lungs are taken to be the large dark pieces that do not
+    reach a corner: the air around the patient does, and on a picture that is cropped already the chest wall is there.
+    Good enough to cut by, not to measure.
 
-    :param grey: (y, x), any scale, brighter is denser.
+    :param grey: (y, x), any scale, brighter is denser; not all the same.
     """
     from scipy import ndimage
 
-    dark = grey < np.mean(np.percentile(grey, [5, 95]))
+    shown = grey > grey.min() + BLACK_SHARE * float(np.ptp(grey))
+    dark = grey < _between_lung_and_body(grey, shown)
     pieces, count = ndimage.label(dark)
     share = np.bincount(pieces.ravel(), minlength=count + 1) / grey.size
     share[np.unique(pieces[[0, 0, -1, -1], [0, -1, 0, -1]])] = 0
     share[0] = 0
     lungs = (share >= LUNG_SHARE)[pieces]
-    if lungs.mean() < LUNGS_SHARE:
-        return slice(0, grey.shape[0]), slice(0, grey.shape[1])
-    rows, columns = (_with_margin(lungs.any(axis=other), grey.shape[1 - other]) for other in (1, 0))
+    found = lungs if lungs.mean() >= LUNGS_SHARE else shown
+    rows, columns = (_with_margin(found.any(axis=other), grey.shape[1 - other]) for other in (1, 0))
     return rows, columns
+
+
+def _between_lung_and_body(grey: np.ndarray, shown: np.ndarray) -> float:
+    """The grey value halfway between dark and bright; in a soft-tissue window lungs are as black as the border."""
+    dark, bright = np.percentile(grey[shown], [5, 95])
+    lowest = float(grey.min())
+    only_body = dark - lowest > 0.5 * (bright - lowest)
+    return float(lowest if only_body else dark) / 2 + float(bright) / 2
 
 
 def _with_margin(inside: np.ndarray, length: int) -> slice:

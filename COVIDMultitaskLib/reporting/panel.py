@@ -197,7 +197,8 @@ def _picture_lesions(canvas: Canvas, picture: PictureFindings | None, left: floa
     y = _title(canvas, left, y, "Lesions")
     if picture is None or picture.lesion_count is None:
         return _missing(canvas, left, y, "Not assessed by this engine.")
-    lines = [f"{picture.lesion_count} in pieces, {percent(picture.lesion_percent_of_picture)} of the picture"]
+    noun = "piece" if picture.lesion_count == 1 else "pieces"
+    lines = [f"{picture.lesion_count} {noun}, {percent(picture.lesion_percent_of_picture)} of the picture"]
     if picture.lesion_percent_of_lungs is not None:
         lines.append(f"{percent(picture.lesion_percent_of_lungs)} of the lungs in it")
     for line in lines:
