@@ -21,7 +21,7 @@ class Device:
     title: str
 
 
-AUTOMATIC = Device("auto", _("Automatic (GPU if there is one)"))
+AUTOMATIC = Device("auto", _("Automatic"))
 
 UNASKED: tuple[Device, ...] = (AUTOMATIC, Device("cpu", _("CPU")), Device("cuda", _("GPU (CUDA)")))
 """Before the worker has told which devices there are."""

@@ -14,9 +14,9 @@ from .compat import tr as _
 from .exchange import Results
 from .result_nodes import MAP, findResult, removeNode, resultNode, resultsOf
 
-COLORS = "vtkMRMLColorTableNodeIron"
-"""One of Slicer's own colour tables: black, red, yellow, white."""
-SHOWN_FROM = 5.0
+COLORS = "vtkMRMLColorTableNodeGreen"
+"""One of Slicer's own colour tables, from black to green: unlike the colours of lobes and lesions."""
+SHOWN_FROM = 20.0
 """Per cent; below, the overlay is transparent."""
 
 

@@ -26,6 +26,9 @@ _SHOWN = (
 )
 """Columns of the table in the panel: key, heading, decimals. Percentages of the lobe, the score out of 5."""
 
+_ABBREVIATIONS = {"left_upper": "LUL", "left_lower": "LLL", "right_upper": "RUL", "right_middle": "RML",
+                  "right_lower": "RLL", "total": "Both"}  # fmt: skip
+
 LOBE_LINK = "lobe:"
 
 
@@ -47,15 +50,18 @@ class Shades:
         return Shades("#66707a", "#dfe4e8", "#9fb0bd", "#2f7fc1", "#8a5a00")
 
 
-def findingsHtml(view: FindingsView, isDark: bool = False) -> str:
-    """Everything the panel says about one scan, most important first."""
+def findingsHtml(view: FindingsView, isDark: bool = False, isNarrow: bool = False) -> str:
+    """Everything the panel says about one scan, most important first.
+
+    :param isNarrow: whether there is little room for the font: lobes then have their usual abbreviations.
+    """
     shades = Shades.of(isDark)
     parts = (
         _correction(view, shades),
         _probabilities(view, shades),
         _scores(view, shades),
         _lungs(view, shades),
-        _lobes(view, shades),
+        _lobes(view, shades, isNarrow),
         f"<p>{_escaped(view.pattern)}</p>" if view.pattern else "",
         _remarks(view, shades),
     )
@@ -128,9 +134,10 @@ def _scores(view: FindingsView, shades: Shades) -> str:
     return _heading(_("Extent")) + f'<table width="100%" cellspacing="0" cellpadding="1">{"".join(rows)}</table>'
 
 
-def _headRow(heads: Sequence[str], shades: Shades) -> str:
+def _headRow(heads: Sequence[str], shades: Shades, isSmall: bool = False) -> str:
     first, *others = heads
-    cells = "".join(f'<td align="right">{_quiet(text, shades)}</td>' for text in others)
+    size = ' style="font-size:small"' if isSmall else ""
+    cells = "".join(f'<td align="right"{size}>{_quiet(text, shades)}</td>' for text in others)
     return f"<tr><td><b>{_escaped(first)}</b></td>{cells}</tr>"
 
 
@@ -155,27 +162,28 @@ def _lungs(view: FindingsView, shades: Shades) -> str:
 
 def _share(key: str, percent: float | None, shades: Shades) -> str:
     part = {"upper": _("Upper"), "middle": _("Middle"), "lower": _("Lower")}[key.split("_")[1]]
-    text = "–" if percent is None else f"{percent:.0f} %"
+    text = "–" if percent is None else f"{percent:.0f}&nbsp;%"
     return f"{_quiet(part, shades)} <b>{text}</b>"
 
 
-def _lobes(view: FindingsView, shades: Shades) -> str:
+def _lobes(view: FindingsView, shades: Shades, isNarrow: bool) -> str:
     if not view.rows:
         return f"<p>{_quiet(_('Lobes: ') + _(NOT_ASSESSED), shades)}</p>"
     heads = [_("Lobe"), *(_(heading) for _key, heading, _decimals in _SHOWN)]
     isCorrected = view.correction is not None
     model = view.modelRows
-    rows = [_lobeRow(row, model.get(row.key) if isCorrected else None, shades) for row in view.rows]
+    rows = [_lobeRow(row, model.get(row.key) if isCorrected else None, shades, isNarrow) for row in view.rows]
     note = _quiet(_("affected, GGO (ground-glass), consolidation: % of the lobe; score: 0 to 5"), shades)
     return (
-        f'<table width="100%" cellspacing="0" cellpadding="2">{_headRow(heads, shades)}{"".join(rows)}</table>'
-        f"<p>{note}</p>"
+        f'<table width="100%" cellspacing="0" cellpadding="{0 if isNarrow else 2}">'
+        f"{_headRow(heads, shades, isNarrow)}{''.join(rows)}</table><p>{note}</p>"
     )
 
 
-def _lobeRow(row: Row, model: Row | None, shades: Shades) -> str:
+def _lobeRow(row: Row, model: Row | None, shades: Shades, isNarrow: bool) -> str:
     colors = {lobe.key: "#{:02x}{:02x}{:02x}".format(*lobe.color) for lobe in LOBES}
-    name = _escaped(row.name.replace(" lobe", ""))
+    name = _escaped(_(_ABBREVIATIONS[row.key]) if isNarrow and row.key in _ABBREVIATIONS else row.name)
+    name = name.replace(" lobe", "")
     if row.key in colors:
         swatch = f'<font color="{colors[row.key]}">&#9632;</font>&nbsp;'
         name = f'<a href="{LOBE_LINK}{row.key}" style="text-decoration:none">{swatch}</a>{name}'

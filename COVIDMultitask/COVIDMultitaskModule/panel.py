@@ -17,6 +17,7 @@ from .display import showScan
 from .frames import Frames
 from .parameter import AnalysisParameter, isInScene
 from .protocol import ProgressMessage, remainingText
+from .rows import arrangeRows
 from .scene_writer import readResults
 from .sections.display import DisplaySection
 from .sections.engine import EngineSection
@@ -27,6 +28,8 @@ from .sections.scan import ScanSection
 from .worker import Job
 
 POLL_INTERVAL_MS = 100
+APPLY_KEYS = "Alt+A"
+"""For Apply and for Cancel."""
 
 
 class Panel:
@@ -74,6 +77,7 @@ class Panel:
     def refresh(self) -> None:
         """Show the chosen volume and what the scene holds for it."""
         volume = self.scan.volume
+        arrangeRows(self.ui)
         self.scan.watch(volume)
         self.scan.show(self.isDark)
         self._showFindings()
@@ -115,6 +119,10 @@ class Panel:
         problem = self.parameter.problem
         self.ui.applyButton.enabled = problem is None
         self.ui.applyButton.toolTip = problem or _("Find lobes and lesions in the chosen CT.")
+
+    def _nameApply(self, text: str) -> None:
+        self.ui.applyButton.text = text
+        self.ui.applyButton.shortcut = qt.QKeySequence(APPLY_KEYS)  # a new text takes it away
 
     def applyOrCancel(self) -> None:
         """Apply, or Cancel while an analysis runs."""
@@ -179,7 +187,7 @@ class Panel:
             return
         self.scan.setEnabled(False)
         self.ui.applyButton.enabled = True
-        self.ui.applyButton.text = _("Cancel")
+        self._nameApply(_("Cancel"))
         self.ui.applyButton.toolTip = _("Stop; nothing is changed.")
         self.ui.progressBar.visible = True
         self.ui.progressBar.value = 0
@@ -253,6 +261,6 @@ class Panel:
     def _showIdle(self, status: str = "") -> None:
         self.ui.progressBar.visible = False
         self.scan.setEnabled(True)
-        self.ui.applyButton.text = _("Apply")
+        self._nameApply(_("Apply"))
         self._say(status)
         self.updateApply()

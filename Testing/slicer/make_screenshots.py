@@ -56,8 +56,10 @@ def takePictures(host, application, widget) -> None:
     save(views.all(place(widget)), FOLDER / "views.png")
     if widget.ui.evidenceSelector.count > 1:
         widget.ui.evidenceSelector.currentIndex = 1
+        widget.ui.outlineCheck.checked = True
         save(views.slice("Axial", place(widget)), FOLDER / "evidence.png")
         widget.ui.evidenceSelector.currentIndex = 0
+        widget.ui.outlineCheck.checked = False
     saveOverview(widget)
     eraseLargest(application, widget)
     widget.ui.displayButton.collapsed = True

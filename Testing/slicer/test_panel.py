@@ -237,11 +237,21 @@ def test_the_fake_worker_knows_the_stages_of_the_bar():
     assert [stage for stage, _ in PLAN] == list(fake_worker.STAGES)
 
 
-@pytest.mark.parametrize(("width", "isDark", "points"), [(350, False, 9), (350, True, 9), (520, False, 15)])
-def test_the_panel_fits_and_is_drawn(app, widget, analysed, tmp_path, width, isDark, points):
+SECTIONS = ("scan", "engine", "findings", "display", "review", "export", "log")
+
+
+@pytest.mark.parametrize(
+    ("width", "isDark", "points"),
+    [(350, False, 9), (350, True, 9), (350, False, 13.5), (480, True, 18)],
+    ids=["narrow", "dark", "font 150 %", "font 200 %"],
+)
+def test_the_panel_with_everything_open_fits_and_is_drawn(app, widget, analysed, tmp_path, width, isDark, points):
     from PIL import Image
 
+    for section in SECTIONS:
+        getattr(widget.ui, section + "Button").collapsed = False
     path = app.picture(widget, tmp_path / "panel.png", width, isDark, points)
     picture = np.array(Image.open(path).convert("L"))
     assert picture.shape[1] == width and picture.shape[0] > 600
     assert (picture.mean() < 90) == isDark and picture.std() > 15
+    assert app.cutOff(widget) == []

@@ -6,7 +6,11 @@ from ..compat import tr as _
 from ..display import centerOf, jumpTo
 from ..findings import FindingsView
 from ..findings_html import LOBE_LINK, findingsHtml, researchHtml
+from ..rows import ROOM
 from ..scene_writer import readRecord, readResults
+
+LINES_ACROSS = 20
+"""How many times the height of a line the table of lobes is wide."""
 
 
 class FindingsSection:
@@ -27,7 +31,8 @@ class FindingsSection:
         self.ui.researchLabel.text = researchHtml(view or FindingsView({}), isDark)
         self._list(view)
         if view is not None:
-            self.ui.findingsLabel.text = findingsHtml(view, isDark)
+            isNarrow = LINES_ACROSS * self.ui.findingsLabel.fontMetrics().height() > ROOM
+            self.ui.findingsLabel.text = findingsHtml(view, isDark, isNarrow)
         elif volumeNode is None:
             self.ui.findingsLabel.text = _("Choose a chest CT and press Apply.")
         else:

@@ -168,9 +168,33 @@ class Application:
         for _ in range(3):
             self.qApplication.processEvents()
             frame.resize(width, max(frame.layout().totalHeightForWidth(width), frame.sizeHint().height()))
-        assert frame.minimumSizeHint().width() <= width, f"the panel needs {frame.minimumSizeHint().width()} pixels"
+        assert frame.minimumSizeHint().width() <= width, f"the panel needs more than {width} pixels: {_widest(frame)}"
         frame.grab().save(str(path))
         return path
+
+    def cutOff(self, widget) -> list[str]:
+        """Names of the shown labels and buttons that have less room than their text needs; after ``picture``."""
+        kinds = (QtWidgets.QLabel, QtWidgets.QAbstractButton)
+        shown = [child for child in widget.parent.frame.findChildren(QtWidgets.QWidget) if isinstance(child, kinds)]
+        shown = [child for child in shown if child.isVisible() and child.objectName()]
+        return [
+            child.objectName()
+            for child in shown
+            if child.width() < _needed(child).width() or child.height() < _needed(child).height()
+        ]
+
+
+def _widest(frame: QtWidgets.QWidget) -> list[tuple[int, str]]:
+    """The widgets that need most room, by name."""
+    named = [child for child in frame.findChildren(QtWidgets.QWidget) if child.isVisible() and child.objectName()]
+    return sorted(((child.minimumSizeHint().width(), child.objectName()) for child in named), reverse=True)[:8]
+
+
+def _needed(widget: QtWidgets.QWidget) -> QtCore.QSize:
+    """The room a widget's text needs."""
+    if isinstance(widget, QtWidgets.QLabel) and widget.wordWrap():
+        return QtCore.QSize(0, widget.heightForWidth(widget.width()))
+    return widget.minimumSizeHint()
 
 
 def loadUI(path: str) -> python_qt.Proxy:
