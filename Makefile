@@ -9,19 +9,21 @@
 #   make format               let the formatter and the linter correct what they can
 #   make bench CT=path        where time and memory of an analysis go
 #   make screenshots          make the pictures under Resources/Screenshots: the module, run on the phantom
+#   make weights DATA=folder  train the joint engine's weights anew and put them under Resources (hours)
 #   make cmake-lists          write the Python files of the tree into the CMake lists
 #   make clean                remove what these commands made, except .venv
 #
 # OUTPUT=folder says where the demo writes; TORCH_INDEX_URL=url, PYTHON=path: see .ci/set-up.
 
 CT ?=
+DATA ?=
 OUTPUT ?= output
 TESTS ?=
 WORKERS ?= 2
 BIN := .venv/bin
 export PYTHON TORCH_INDEX_URL
 
-.PHONY: help demo test lint check format bench screenshots cmake-lists clean set-up-demo set-up-test
+.PHONY: help demo test lint check format bench screenshots weights cmake-lists clean set-up-demo set-up-test
 .NOTPARALLEL:
 
 help:
@@ -60,6 +62,10 @@ bench: set-up-demo
 
 screenshots: set-up-test
 	$(BIN)/python Testing/slicer/make_screenshots.py
+
+weights: set-up-test
+	$(BIN)/python -m training.train --config training/configs/joint_base.yaml $(if $(DATA),--data "$(DATA)") --no-export
+	$(BIN)/python -m training.train --config training/configs/joint.yaml $(if $(DATA),--data "$(DATA)") --bundle Resources/Bundles/joint
 
 cmake-lists: set-up-test
 	$(BIN)/python Testing/project/update_cmake_lists.py
