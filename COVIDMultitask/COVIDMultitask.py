@@ -113,7 +113,8 @@ class COVIDMultitaskWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode = self.logic.getParameterNode()
         if self._parameterNode.inputVolume is None:  # else connecting would choose none, although one is offered
             self._parameterNode.inputVolume = volumeToBeginWith()
-        self._connection = self._parameterNode.connectGui(self.ui)
+        # not connectGui: before Slicer 5.6 it told no tag by which to disconnect
+        self._connection = self._parameterNode.connectParametersToGui({"inputVolume": self.ui.inputSelector})
         self.panel.refresh()
 
     def disconnectParameterNode(self) -> None:

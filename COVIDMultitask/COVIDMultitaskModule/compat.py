@@ -89,8 +89,8 @@ def installMissing() -> None:
         return
     if "torch" in missing:
         _installTorch()
-    for name in missing:
-        if name not in ("torch", "SimpleITK"):  # never another SimpleITK than Slicer's own
+    for name in missing:  # without dependencies: what Slicer brings along, such as its SimpleITK, is never replaced
+        if name != "torch":
             _pipInstall(name)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import qt
 
-ROWS = ("bundleButtons", "shownLayout", "evidenceLayout", "windowLayout", "editLayout", "restoreLayout",
-        "exportButtons", "exportMoreButtons")  # fmt: skip
+ROWS = ("bundleRow", "shownRow", "evidenceRow", "windowRow", "editRow", "restoreRow", "exportRow", "exportMoreRow")
+"""Widgets, not layouts: to PythonQt a layout is false, and ``childWidgetVariables`` passes over it, while all that it
+holds is hidden in a collapsed section."""
 
 ROOM = 320
 """Pixels for a row in a panel of 350."""
@@ -14,7 +15,7 @@ ROOM = 320
 def arrangeRows(ui) -> None:
     """Choose the direction of every row by what its buttons need with the present font."""
     for name in ROWS:
-        row = getattr(ui, name)
+        row = getattr(ui, name).layout()
         row.setDirection(qt.QBoxLayout.LeftToRight)
         row.invalidate()
         if row.minimumSize().width() > ROOM:

@@ -75,6 +75,7 @@ def test_apply_needs_the_packages_and_offers_to_install_them(app, moduleFile, ho
     widget = app.openModule(moduleFile)
     host.addVolume(toyChest().ct, ijkToRas(), "CT")
     assert not widget.ui.applyButton.enabled and "torch" in widget.ui.applyButton.toolTip
+    widget.ui.engineButton.collapsed = False
     assert not widget.ui.installButton.isHidden()
 
 
@@ -255,3 +256,13 @@ def test_the_panel_with_everything_open_fits_and_is_drawn(app, widget, analysed,
     assert picture.shape[1] == width and picture.shape[0] > 600
     assert (picture.mean() < 90) == isDark and picture.std() > 15
     assert app.cutOff(widget) == []
+
+
+def test_long_names_and_paths_do_not_widen_the_panel(app, moduleFile, host, tmp_path):
+    host.addVolume(toyChest().ct, ijkToRas(), "5: Thorax 1.0 mm, sharp kernel, inspiration, as named by a scanner " * 2)
+    widget = app.openModule(moduleFile)
+    widget.ui.bundlesFolder.currentPath = "/home/somebody/.local/share/" + "a folder with a long name/" * 4
+    for section in SECTIONS:
+        getattr(widget.ui, section + "Button").collapsed = False
+    app.picture(widget, tmp_path / "panel.png")
+    assert widget.ui.bundlesFolder._target.chosen["filters"] == "ctkPathLineEdit::Dirs", "else files are asked for"

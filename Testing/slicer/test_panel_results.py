@@ -95,7 +95,7 @@ def test_evidence_is_off_until_asked_for_and_goes_again(app, widget, scan, host)
     ui = widget.ui
     view = SliceView(host, scan, "Axial", 200)
     plain = view.render()
-    assert not ui.evidenceSelector.isHidden() and ui.evidenceSelector.currentText == "Off"
+    assert not ui.evidenceRow.isHidden() and ui.evidenceSelector.currentText == "Off"
     ui.evidenceSelector.currentIndex = 1
     app.check()
     assert ui.evidenceSelector.currentText == "Uncertainty"

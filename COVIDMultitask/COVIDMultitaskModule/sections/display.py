@@ -12,7 +12,7 @@ from ..findings import evidenceTitle
 from ..scene_writer import readResults
 
 _WIDGETS = ("lobesCheck", "lesionsCheck", "outlineCheck", "surfaceCheck", "opacitySlider")
-_EVIDENCE = ("evidenceLabel", "evidenceSelector", "evidenceSlider")
+_EVIDENCE = ("evidenceLabel", "evidenceRow")
 _BESIDE_3D = slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalWidescreenView
 
 

@@ -97,7 +97,6 @@ class Application:
 
     def _installUtil(self) -> None:
         slicer.util.loadUI = loadUI
-        slicer.util.childWidgetVariables = childWidgetVariables
         for name in ("selectModule", "setSliceViewerLayers", "errorDisplay", "saveScene", "showStatusMessage"):
             setattr(slicer.util, name, self._recorder(name))
 
@@ -198,7 +197,7 @@ def _needed(widget: QtWidgets.QWidget) -> QtCore.QSize:
 
 
 def loadUI(path: str) -> python_qt.Proxy:
-    """The widget of a ``.ui`` file. Its connections are made here: their types are unknown to PySide."""
+    """The widget of a ``.ui`` file. What has a type unknown to PySide, such as its connections, is done here."""
     loader = QtUiTools.QUiLoader()
     for cls in widgets.CLASSES:
         loader.registerCustomWidget(cls)
@@ -207,19 +206,26 @@ def loadUI(path: str) -> python_qt.Proxy:
     wanted = [tuple(c.findtext(n) for n in ("sender", "signal", "receiver", "slot")) for c in connections or ()]
     if connections is not None:
         connections.clear()
+    chosen = _takeChosen(tree)
     buffer = QtCore.QBuffer()
     buffer.setData(xml.tostring(tree.getroot()))
     buffer.open(QtCore.QIODevice.OpenModeFlag.ReadOnly)
     widget = loader.load(buffer)
+    names = {child.objectName(): child for child in [widget, *widget.findChildren(QtCore.QObject)]}
+    for name, values in chosen.items():
+        names[name].chosen.update(values)
     for sender, signal, receiver, slot in wanted:
-        names = {child.objectName(): child for child in [widget, *widget.findChildren(QtCore.QObject)]}
         python_qt.connectSignal(names[sender], signal, getattr(names[receiver], slot.split("(")[0]))
     return python_qt.Proxy(widget)
 
 
-def childWidgetVariables(widget: python_qt.Proxy) -> types.SimpleNamespace:
-    """All named children as attributes."""
-    children = widget._target.findChildren(QtCore.QObject)
-    return types.SimpleNamespace(
-        **{child.objectName(): python_qt.Proxy(child) for child in children if child.objectName().isidentifier()}
-    )
+def _takeChosen(tree: xml.ElementTree) -> dict[str, dict[str, str]]:
+    """Properties of ctk widgets whose values are ctk's own enumerations, taken out of the tree: text by widget."""
+    chosen: dict[str, dict[str, str]] = {}
+    for widget in tree.iter("widget"):
+        for one in widget.findall("property"):
+            value = one.findtext("enum") or one.findtext("set") or ""
+            if value.startswith("ctk"):
+                chosen.setdefault(widget.get("name"), {})[one.get("name")] = value
+                widget.remove(one)
+    return chosen

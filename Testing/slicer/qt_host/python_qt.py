@@ -47,6 +47,10 @@ class Proxy:
     def __hash__(self) -> int:
         return hash(id(self._target))
 
+    def __bool__(self) -> bool:
+        """A layout is false while all that it holds is hidden, as what has ``isEmpty`` is in newer versions."""
+        return not (isinstance(self._target, QtWidgets.QLayout) and self._target.isEmpty())
+
     @property
     def name(self) -> str:
         return self._target.objectName()

@@ -86,15 +86,37 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):  # noqa: N801
 
 
 class ctkCollapsibleButton(QtWidgets.QWidget):  # noqa: N801
+    """Hides its children while it is collapsed, each of them, and remembers which of them were shown."""
+
     contentsCollapsed = QtCore.Signal(bool)
 
     def __init__(self, parent=None) -> None:
         super().__init__(parent)
         self._collapsed = False
+        self._isTurning = False
         self._header = QtWidgets.QToolButton(self)
         self._header.setToolButtonStyle(QtCore.Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self._header.setArrowType(QtCore.Qt.ArrowType.DownArrow)
         self._header.clicked.connect(lambda: self._setCollapsed(not self._collapsed))
+
+    def childEvent(self, event) -> None:
+        child = event.child()
+        if event.added() and isinstance(child, QtWidgets.QWidget) and child is not getattr(self, "_header", child):
+            child.installEventFilter(self)
+            self._showChild(child)
+
+    def eventFilter(self, child, event) -> bool:
+        kinds = QtCore.QEvent.Type
+        if not self._isTurning and event.type() in (kinds.ShowToParent, kinds.HideToParent):
+            child.setProperty("visibilityToParent", event.type() == kinds.ShowToParent)
+            if self._collapsed:
+                self._showChild(child)
+        return False
+
+    def _showChild(self, child) -> None:
+        self._isTurning = True
+        child.setVisible(not self._collapsed and child.property("visibilityToParent") is not False)
+        self._isTurning = False
 
     def resizeEvent(self, event) -> None:
         self._header.setGeometry(0, 0, self.width(), self._headerHeight())
@@ -110,6 +132,9 @@ class ctkCollapsibleButton(QtWidgets.QWidget):  # noqa: N801
         hasChanged, self._collapsed = self._collapsed != isCollapsed, isCollapsed
         self._header.setArrowType(QtCore.Qt.ArrowType.RightArrow if isCollapsed else QtCore.Qt.ArrowType.DownArrow)
         self.setMaximumHeight(self._headerHeight() if isCollapsed else 16777215)
+        for child in self.children():
+            if isinstance(child, QtWidgets.QWidget) and child is not self._header:
+                self._showChild(child)
         if hasChanged:
             self.contentsCollapsed.emit(isCollapsed)
 
@@ -144,10 +169,14 @@ class ctkSliderWidget(QtWidgets.QWidget):  # noqa: N801
 
 
 class ctkPathLineEdit(QtWidgets.QWidget):  # noqa: N801
+    """As wide as its path, unless told otherwise; ``chosen`` holds the settings that PySide cannot read, as text."""
+
     currentPathChanged = QtCore.Signal(str)
 
     def __init__(self, parent=None) -> None:
         super().__init__(parent)
+        self.chosen: dict[str, str] = {}
+        self._minimumContentsLength = 0
         layout = QtWidgets.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         self._edit = QtWidgets.QLineEdit()
@@ -155,7 +184,15 @@ class ctkPathLineEdit(QtWidgets.QWidget):  # noqa: N801
         layout.addWidget(QtWidgets.QToolButton(text="..."))
         self._edit.textChanged.connect(self.currentPathChanged.emit)
 
+    def minimumSizeHint(self) -> QtCore.QSize:
+        text = "X" * self._minimumContentsLength or self._edit.text()
+        return super().minimumSizeHint().expandedTo(QtCore.QSize(self.fontMetrics().horizontalAdvance(text) + 40, 0))
+
+    def _setMinimumContentsLength(self, length: int) -> None:
+        self._minimumContentsLength = length
+
     currentPath = QtCore.Property(str, lambda self: self._edit.text(), lambda self, value: self._edit.setText(value))
+    minimumContentsLength = QtCore.Property(int, lambda self: self._minimumContentsLength, _setMinimumContentsLength)
 
 
 CLASSES = (qMRMLWidget, qMRMLNodeComboBox, ctkCollapsibleButton, ctkSliderWidget, ctkPathLineEdit)

@@ -52,19 +52,17 @@ def parameterNodeWrapper(wrapped):
         self.parameterNode = parameterNode
 
     wrapped.__init__ = initialize
-    wrapped.connectGui, wrapped.disconnectGui = _connectGui, lambda self, connection: connection.clear()
+    wrapped.connectParametersToGui = _connectParametersToGui
+    wrapped.disconnectGui = lambda self, connection: connection.clear()
     for name in typing.get_type_hints(wrapped):
         setattr(wrapped, name, _reference(name))
     return wrapped
 
 
-def _connectGui(self, ui) -> list:
-    """Connect node selectors whose dynamic property "SlicerParameterName" names a parameter."""
+def _connectParametersToGui(self, selectors) -> list:
+    """Connect each parameter, by its name, with a node selector."""
     isConnected = [True]
-    for widget in vars(ui).values():
-        name = widget._target.property("SlicerParameterName")
-        if not name:
-            continue
+    for name, widget in selectors.items():
         widget.setCurrentNode(getattr(self, name))  # also when it is None: the selector then shows nothing
 
         def follow(node, name=name) -> None:
