@@ -60,7 +60,7 @@ class _Settings:
 
 
 @dataclass(frozen=True)
-class _Slices:
+class SliceReadings:
     """What the network found: ``lesion`` probabilities (z, y, x); ``covid`` and ``error`` of each slice (z,)."""
 
     lesion: torch.Tensor
@@ -111,7 +111,7 @@ class AmyarEngine(NetworkEngine["AmyarNetwork", "_Settings"]):
         lungs = self._support.lungs(volume, progress)
         refuse_without_lungs(lungs, volume.geometry)
         with progress.stage("prepare"):
-            box = self._lung_box(lungs, volume.geometry)
+            box = lung_box(lungs, volume.geometry, self.settings.slice_mm, self.settings.margin_mm)
             hu = resample(volume, box)
         found = self._read(device, hu, progress)
         with progress.stage("restore"):
@@ -132,8 +132,7 @@ class AmyarEngine(NetworkEngine["AmyarNetwork", "_Settings"]):
         """A picture is read where its lungs seem to be; what is lung, and how dense a lesion is, nobody knows."""
         with progress.stage("prepare"):
             grey = volume.array[0]
-            part = lung_part(grey)
-            image = _stretched(picture_to_hu(grey[part]))
+            part, image = lungs_of_picture(grey)
         found = self._read(device, image, progress)
         with progress.stage("restore"):
             lesions = np.zeros(volume.array.shape, np.uint8)
@@ -145,25 +144,30 @@ class AmyarEngine(NetworkEngine["AmyarNetwork", "_Settings"]):
             unlikeness=self._unlikeness(found.error),
         )
 
-    def _read(self, device: torch.device, hu: np.ndarray, progress: Progress) -> _Slices:
+    def _read(self, device: torch.device, hu: np.ndarray, progress: Progress) -> SliceReadings:
         """What the network says of slices (z, 256, 256) in HU."""
         with progress.stage("load"):
             network = self.load(device)
         with progress.stage("predict"):
-            return _look(network, hu, self.settings.temperature, progress)
-
-    def _lung_box(self, lungs: np.ndarray, scan: Geometry) -> Geometry:
-        """The box around the lungs as slices of the network's size."""
-        from COVIDMultitaskLib.networks.amyar import SIDE
-
-        low, high = box_of_lungs(lungs, scan, self.settings.margin_mm)
-        thickness = max(self.settings.slice_mm, slice_spacing(scan))
-        return grid_of_shape(low, high, (max(1, round((high[2] - low[2]) / thickness)), SIDE, SIDE))
+            return read_slices(network, hu, self.settings.temperature, progress)
 
     def _unlikeness(self, error: np.ndarray) -> Unlikeness:
         """Mean z-score of the reconstruction's error; below 0 it looks more usual than most."""
         score = (float(error.mean()) - self.settings.error_mean) / self.settings.error_deviation
         return Unlikeness(score, self.settings.threshold)
+
+
+def lung_box(lungs: np.ndarray, scan: Geometry, slice_mm: float, margin_mm: float) -> Geometry:
+    """The box around the lungs as slices of the network's size.
+
+    :param lungs: (z, y, x) on ``scan``, 0 outside, not empty.
+    :param slice_mm: thinner slices are averaged to this thickness, thicker ones kept.
+    """
+    from COVIDMultitaskLib.networks.amyar import SIDE
+
+    low, high = box_of_lungs(lungs, scan, margin_mm)
+    thickness = max(slice_mm, slice_spacing(scan))
+    return grid_of_shape(low, high, (max(1, round((high[2] - low[2]) / thickness)), SIDE, SIDE))
 
 
 def scan_probability(by_slice: np.ndarray) -> float:
@@ -172,7 +176,12 @@ def scan_probability(by_slice: np.ndarray) -> float:
     return float(np.sort(by_slice)[-top:].mean())
 
 
-def _look(network: AmyarNetwork, hu: np.ndarray, temperature: float, progress: Progress) -> _Slices:
+def read_slices(network: AmyarNetwork, hu: np.ndarray, temperature: float, progress: Progress) -> SliceReadings:
+    """What the network says of slices of its size.
+
+    :param hu: (z, 256, 256) Hounsfield units.
+    :param temperature: divides the logit of COVID-19.
+    """
     import torch
 
     from COVIDMultitaskLib.networks.amyar import normalise
@@ -189,16 +198,22 @@ def _look(network: AmyarNetwork, hu: np.ndarray, temperature: float, progress: P
         errors.append((found.reconstruction.float() - part).square().mean((1, 2, 3)).cpu())
         progress.advance((first + len(part)) / len(image))
     covid = (torch.cat(logits) / temperature).sigmoid()
-    return _Slices(torch.cat(lesions), covid.numpy(), torch.cat(errors).numpy())
+    return SliceReadings(torch.cat(lesions), covid.numpy(), torch.cat(errors).numpy())
 
 
-def _stretched(hu: np.ndarray) -> np.ndarray:
-    """A picture (y, x) as one slice of the network's size, (1, 256, 256)."""
+def lungs_of_picture(grey: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
+    """Where the lungs of a picture seem to be, and that part as one slice of the network's size.
+
+    :param grey: (y, x), any scale, brighter is denser; not all the same.
+    :return: the part, and its guessed HU (1, 256, 256).
+    """
     import torch
 
     from COVIDMultitaskLib.networks.amyar import stretched
 
-    return stretched(torch.from_numpy(np.ascontiguousarray(hu))[None, None])[0].numpy()
+    part = lung_part(grey)
+    hu = np.ascontiguousarray(picture_to_hu(grey[part]))
+    return part, stretched(torch.from_numpy(hu)[None, None])[0].numpy()
 
 
 def _of_size(lesion: torch.Tensor, size: tuple[int, ...]) -> np.ndarray:

@@ -92,7 +92,7 @@ class DeepSCCovidEngine(NetworkEngine["DeepSCCovid", "_Settings"]):
         lungs = self._support.lungs(volume, progress)
         refuse_without_lungs(lungs, volume.geometry)
         with progress.stage("prepare"):
-            box = grid_of_shape(*box_of_lungs(lungs, volume.geometry, self.settings.margin_mm), self.settings.shape)
+            box = lung_box(lungs, volume.geometry, self.settings.shape, self.settings.margin_mm)
             hu = resample(volume, box)
         with progress.stage("load"):
             network = self.load(device)
@@ -113,6 +113,14 @@ class DeepSCCovidEngine(NetworkEngine["DeepSCCovid", "_Settings"]):
             evidence={"class_activation": evidence},
             lesion_reference=self.settings.lesion_reference,
         )
+
+
+def lung_box(lungs: np.ndarray, scan: Geometry, shape: tuple[int, int, int], margin_mm: float) -> Geometry:
+    """The box around the lungs with a margin as that many voxels (z, y, x).
+
+    :param lungs: (z, y, x) on ``scan``, 0 outside, not empty.
+    """
+    return grid_of_shape(*box_of_lungs(lungs, scan, margin_mm), shape)
 
 
 def _look(network: DeepSCCovid, hu: torch.Tensor, progress: Progress) -> Found:

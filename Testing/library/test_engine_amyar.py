@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from COVIDMultitaskLib import labels
 from COVIDMultitaskLib.bundles import open_bundle
-from COVIDMultitaskLib.engines.amyar import TOP_SHARE, AmyarEngine, scan_probability
+from COVIDMultitaskLib.engines.amyar import TOP_SHARE, AmyarEngine, lung_box, scan_probability
 from COVIDMultitaskLib.engines.contract import Prediction
 from COVIDMultitaskLib.engines.registry import make_engine
 from COVIDMultitaskLib.engines.support import FilledEngine, Support
@@ -54,7 +54,7 @@ def _raw(engine: AmyarEngine) -> np.ndarray:
     """What the network says of the drawn scan, slice by slice."""
     from COVIDMultitaskLib.preparation.grid import resample
 
-    box = engine._lung_box((LOBES > 0).astype(np.uint8), SCAN.geometry)
+    box = lung_box(LOBES, SCAN.geometry, engine.settings.slice_mm, engine.settings.margin_mm)
     with torch.inference_mode():
         return engine._read(engine._device, resample(SCAN, box), Progress()).lesion.numpy()
 

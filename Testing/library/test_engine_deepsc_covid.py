@@ -11,16 +11,15 @@ import torch
 
 from COVIDMultitaskLib import labels
 from COVIDMultitaskLib.bundles import open_bundle
-from COVIDMultitaskLib.engines.answers import box_of_lungs
 from COVIDMultitaskLib.engines.contract import Prediction
-from COVIDMultitaskLib.engines.deepsc_covid import DeepSCCovidEngine
+from COVIDMultitaskLib.engines.deepsc_covid import DeepSCCovidEngine, lung_box
 from COVIDMultitaskLib.engines.registry import ENGINES, make_engine
 from COVIDMultitaskLib.engines.support import Support
 from COVIDMultitaskLib.errors import BundleError, Cancelled, NotChestCTError
 from COVIDMultitaskLib.findings import ReferenceRange
 from COVIDMultitaskLib.measuring import measure
 from COVIDMultitaskLib.networks.deepsc_covid import normalise
-from COVIDMultitaskLib.preparation.grid import grid_of_shape, resample
+from COVIDMultitaskLib.preparation.grid import resample
 from COVIDMultitaskLib.progress import Event, Progress
 from COVIDMultitaskLib.volume import Geometry, Volume
 from Testing.library.lung_scenes import IDENTITY, STORAGES, draw, grid, stored, stored_geometry
@@ -67,7 +66,7 @@ def curious(bundle: Path, **told: object) -> DeepSCCovidEngine:
 
 def _probabilities(engine: DeepSCCovidEngine) -> np.ndarray:
     """What the network says of the drawn scan's lung box."""
-    box = grid_of_shape(*box_of_lungs(LOBES, SCAN.geometry, 10.0), engine.settings.shape)
+    box = lung_box(LOBES, SCAN.geometry, engine.settings.shape, engine.settings.margin_mm)
     with torch.inference_mode():
         found = engine.load()(normalise(torch.from_numpy(resample(SCAN, box)))[None, None])
     return found.lesion_logits[0].sigmoid().numpy()

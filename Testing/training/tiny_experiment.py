@@ -13,6 +13,36 @@ SIZE = (32, 32, 48)
 SPACING_MM = 8.0
 
 
+OF_ENGINES: dict[str, dict[str, Any]] = {
+    "joint": {},
+    "m2unet": {
+        "network": {"width": 4, "bottom": 8, "concepts": [6, 4], "patch": 16, "instances": 6, "test_instances": 8},
+        "sampling.tasks": {"lobes": 1, "severity": 1},
+        "losses.weights": {"severity": 1.0, "lobes": 1.0, "lungs": 1.0},
+        "card.folder": "training/cards/m2unet",
+    },
+    "deepsc-covid": {
+        "network": {"channels": [2, 4, 4, 6, 8], "shape": [16, 32, 32], "mask_bends_after": 1},
+        "sampling.tasks": {"lesions": 1, "diagnosis": 1},
+        "losses.weights": {"lesions": 1.0, "diagnosis": 1.0, "task_aware": 0.1},
+        "card.folder": "training/cards/deepsc_covid",
+    },
+    "triage": {
+        "network": {"width": 2, "hidden": 8},
+        "sampling.tasks": {"lesions": 1, "diagnosis": 1},
+        "losses.weights": {"lesions": 1.0, "covid": 0.1},
+        "card.folder": "training/cards/triage",
+    },
+    "amyar": {
+        "network": {"channels": [2, 4, 4, 6], "perceptron": [8, 4], "slices_of_scan": 3},
+        "sampling.tasks": {"lesions": 1, "diagnosis": 1},
+        "losses.weights": {"lesions": 1.0, "covid": 1.0, "reconstruction": 1.0},
+        "card.folder": "training/cards/amyar",
+    },
+}
+"""What the experiment changes for an engine."""
+
+
 def write_cases(folder: Path, count: int, first: int = 0) -> None:
     """Scans of two boxes of lung with a lesion, in the simulation's file format."""
     folder.mkdir(parents=True)
@@ -65,7 +95,8 @@ def write_experiment(folder: Path, changes: dict[str, Any] | None = None, train:
         "hardware": {"accelerator": "cpu", "precision": "32-true", "workers": 0},
         "card": {"name": "tiny", "licence": "CC-BY-4.0", "folder": "training/cards/joint"},
     }
-    for key, value in (changes or {}).items():
+    changes = changes or {}
+    for key, value in {**OF_ENGINES.get(changes.get("engine", "joint"), {}), **changes}.items():
         here = content
         *parents, last = key.split(".")
         for parent in parents:

@@ -10,7 +10,13 @@ from COVIDMultitaskLib.errors import InputError
 if TYPE_CHECKING:
     from training.learning.learner import Learner
 
-LEARNERS = {"joint": "JointLearner", "m2unet": "M2UNetLearner", "triage": "TriageLearner"}
+LEARNERS = {
+    "joint": "JointLearner",
+    "m2unet": "M2UNetLearner",
+    "deepsc-covid": "DeepSCCovidLearner",
+    "triage": "TriageLearner",
+    "amyar": "AmyarLearner",
+}
 """Class of each engine's learner, in the module of the engine's name."""
 
 

@@ -50,6 +50,9 @@ LESION_CLASSES: dict[int, tuple[int, ...]] = {
     LESION_OF_ANY_KIND: _LESION_KINDS,
 }
 
+ANY_LESION_CLASSES: dict[int, tuple[int, ...]] = {BACKGROUND: (BACKGROUND,), 1: (1,)}
+"""For networks that do not tell the kinds of lesions apart."""
+
 EVIDENCE_VOXELS = 8
 """Voxels that stand for a plane, or a lobe's part of it: half a square centimetre at 2.5 mm."""
 
@@ -113,6 +116,20 @@ def lesion_term(lesion_logits: torch.Tensor, lesions: torch.Tensor | None) -> Te
     :raises ValueError: for another value.
     """
     return _nothing(lesion_logits) if lesions is None else _mask_term(lesion_logits, lesions, LESION_CLASSES)
+
+
+@_in_float32
+def any_lesion_term(lesion_logits: torch.Tensor, lesions: torch.Tensor | None) -> Term:
+    """Dice and binary cross-entropy of lesions of any kind, for networks that do not tell the kinds apart.
+
+    :param lesion_logits: (b, 1, y, x) of slices or (b, 1, z, y, x).
+    :param lesions: uint8 (b, ...), lesions of any kind above 0, or ``NOT_ANNOTATED``.
+    """
+    if lesions is None:
+        return _nothing(lesion_logits)
+    any_kind = torch.where(lesions == NOT_ANNOTATED, lesions, (lesions > 0).to(lesions.dtype))
+    both = torch.cat([torch.zeros_like(lesion_logits), lesion_logits], 1)
+    return _mask_term(both, any_kind, ANY_LESION_CLASSES)
 
 
 @_in_float32

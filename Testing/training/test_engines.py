@@ -1,0 +1,45 @@
+"""Every engine from its recipe to a bundle that answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from COVIDMultitaskLib.bundles import open_bundle
+from COVIDMultitaskLib.engines.registry import ENGINES, make_engine
+from COVIDMultitaskLib.engines.support import Support
+from COVIDMultitaskLib.progress import Progress
+from Testing.library.lung_scenes import draw, grid
+from Testing.library.test_engine_deepsc_covid import OracleOfLungs
+from Testing.training.tiny_experiment import OF_ENGINES, write_experiment
+from training.engines import LEARNERS
+from training.train import main
+
+FOUR = sorted(set(OF_ENGINES) - {"joint"})
+
+
+@pytest.fixture(scope="module", params=FOUR)
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """An engine's name and the bundle of three steps of its training."""
+    folder = tmp_path_factory.mktemp(request.param)
+    schedule = {"schedule.steps": 3, "schedule.steps_per_epoch": 3, "schedule.validate_every": 1}
+    config = write_experiment(folder, {"engine": request.param, **schedule})
+    assert main(["--config", str(config), "--output", str(folder / "run")]) == 0
+    return request.param, folder / "run" / "bundle"
+
+
+def test_every_engine_can_be_trained() -> None:
+    assert set(LEARNERS) == set(ENGINES) == set(OF_ENGINES)
+
+
+def test_a_trained_engine_answers(trained: tuple[str, Path]) -> None:
+    name, bundle = trained
+    engine = ENGINES[name](open_bundle(bundle), "cpu", Support(OracleOfLungs()))
+    scan, _, _ = draw(grid((12.0, 8.0, 8.0)))
+    found = engine.predict(scan, Progress())
+    assert {answer for answer in ("lobes", "lesions", "severity") if getattr(found, answer) is not None} == (
+        engine.answers - {"diagnosis"}
+    )
+    assert ("diagnosis" in engine.answers) == (found.diagnosis is not None or found.covid is not None)
+    assert make_engine(None, bundle, "cpu").name == name

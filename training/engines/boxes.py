@@ -1,0 +1,34 @@
+"""Labelled cases in the box around the lungs, brought there by the code that engines bring scans there with."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from COVIDMultitaskLib.preparation.grid import resample
+from COVIDMultitaskLib.volume import Geometry, Volume
+from training.learning.learner import Batch
+
+
+def scan_of(batch: Batch, number: int, spacing_mm: float) -> Volume:
+    """One scan of a batch as an engine gets it: upright, with cubic voxels."""
+    hu = batch["hu"][number].float().cpu().numpy()
+    return Volume(hu, Geometry(hu.shape, (spacing_mm,) * 3, (0.0, 0.0, 0.0)))
+
+
+def hu_in(scan: Volume, box: Geometry) -> torch.Tensor:
+    """Hounsfield units (z, y, x) on the grid of a box."""
+    return torch.from_numpy(resample(scan, box))
+
+
+def mask_in(mask: torch.Tensor, scan: Geometry, box: Geometry) -> torch.Tensor:
+    """The values of a mask nearest to the voxels of a box; both grids upright, the box within the scan.
+
+    :param mask: (z, y, x) on ``scan``.
+    """
+    for axis in range(3):
+        place = box.origin_mm[2 - axis] + np.arange(box.shape[axis]) * box.spacing_mm[axis]
+        nearest = np.rint((place - scan.origin_mm[2 - axis]) / scan.spacing_mm[axis]).astype(int)
+        index = torch.from_numpy(nearest.clip(0, scan.shape[axis] - 1)).to(mask.device)
+        mask = mask.index_select(axis, index)
+    return mask
