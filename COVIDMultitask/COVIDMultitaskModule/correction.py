@@ -14,7 +14,7 @@ import vtk
 
 from COVIDMultitaskLib.errors import InputError
 
-from .result_nodes import MODEL, findResult
+from .result_nodes import MODEL, resultsOf
 from .scene_writer import readMask, readRecord, writeRecord, writeSegmentation, writeTable
 
 KINDS = ("lobes", "lesions")
@@ -38,21 +38,23 @@ class Corrections:
         self._digests: dict[str, bytes] = {}
         self._taken: dict[str, np.ndarray] = {}
         self._observed: list[tuple[Any, int]] = []
+        self._nodes = _segmentationsOf(volumeNode)
         self._isWriting = False
         self._meter: Any = None
         self._metered: tuple | None = None
-        for kind in KINDS:
-            self._observe(kind)
+        for kind, node in self._nodes.items():
+            self._observe(kind, node)
 
-    def _observe(self, kind: str) -> None:
-        node = findResult(self.volumeNode, kind)
-        if node is None:
-            return
+    def _observe(self, kind: str, node) -> None:
         segmentation = node.GetSegmentation()
         events = slicer.vtkSegmentation
         for event in (events.SourceRepresentationModified, events.SegmentAdded, events.SegmentRemoved):
             tag = segmentation.AddObserver(event, lambda caller, event, kind=kind: self._changed(kind))
             self._observed.append((segmentation, tag))
+
+    def isWatching(self, volumeNode) -> bool:
+        """Whether the masks that a volume has now are those that are watched."""
+        return bool(self._observed) and volumeNode is self.volumeNode and _segmentationsOf(volumeNode) == self._nodes
 
     def release(self) -> None:
         """Stop watching."""
@@ -72,7 +74,7 @@ class Corrections:
 
     def _changed(self, kind: str) -> None:
         if not self._isWriting:
-            self._masks[kind] = None
+            self._masks[kind.removesuffix(MODEL)] = None
             self._digests.pop(kind, None)
             self._onChange()
 
@@ -136,18 +138,25 @@ class Corrections:
 
     def restore(self) -> None:
         """Put the model's masks back; :meth:`undoRestore` brings the corrected ones again."""
-        self._taken = {}
-        for kind in KINDS:
-            model, mask = readMask(self.volumeNode, kind + MODEL), self._mask(kind)
-            if model is not None and mask is not None and not np.array_equal(mask, model):
-                self._taken[kind] = mask
-                self._write(kind, model)
+        models = {kind: readMask(self.volumeNode, kind + MODEL) for kind in KINDS}
+        self._exchange({kind: model for kind, model in models.items() if model is not None})
 
     def undoRestore(self) -> None:
-        """Bring back the masks that :meth:`restore` replaced."""
-        taken, self._taken = self._taken, {}
-        for kind, mask in taken.items():
-            self._write(kind, mask)
+        """Bring back the masks that :meth:`restore` replaced; called again, it takes them away again.
+
+        So nothing is lost, whatever was drawn in between.
+        """
+        self._exchange(self._taken)
+
+    def _exchange(self, wanted: Mapping[str, np.ndarray]) -> None:
+        """Write masks, and keep those that they replace."""
+        masks = {kind: self._mask(kind) for kind in wanted}
+        replaced = {kind: mask for kind, mask in masks.items() if mask is not None}
+        replaced = {kind: mask for kind, mask in replaced.items() if not np.array_equal(mask, wanted[kind])}
+        if replaced:
+            self._taken = replaced
+        for kind in replaced:
+            self._write(kind, wanted[kind])
 
     def _write(self, kind: str, mask: np.ndarray) -> None:
         self._isWriting = True
@@ -157,6 +166,12 @@ class Corrections:
             self._isWriting = False
         self._masks[kind] = mask
         self._digests.pop(kind, None)
+
+
+def _segmentationsOf(volumeNode) -> dict[str, Any]:
+    """The segmentations of a volume's results, the model's own included, by kind."""
+    found = resultsOf(volumeNode, "vtkMRMLSegmentationNode")
+    return {kind: found[kind] for kind in (*KINDS, *(kind + MODEL for kind in KINDS)) if kind in found}
 
 
 def warmUp() -> None:

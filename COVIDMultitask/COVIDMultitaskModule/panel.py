@@ -18,7 +18,7 @@ from .frames import Frames
 from .parameter import AnalysisParameter, isInScene
 from .protocol import ProgressMessage, remainingText
 from .rows import arrangeRows
-from .scene_writer import readResults
+from .scene_writer import readRecord, readResults
 from .sections.display import DisplaySection
 from .sections.engine import EngineSection
 from .sections.export import ExportSection
@@ -133,9 +133,20 @@ class Panel:
 
     def apply(self) -> None:
         """Start the analysis of the chosen volume, or of the frames of its sequence."""
-        self._todo = self._volumesToAnalyse()
-        self._total = len(self._todo)
-        self._applyNext()
+        volumes = self._volumesToAnalyse()
+        if self._mayReplace(volumes):
+            self._todo, self._total = volumes, len(volumes)
+            self._applyNext()
+
+    def _mayReplace(self, volumes: list) -> bool:
+        """Whether corrected masks, if there are any and they are not kept, may be replaced."""
+        views = [readRecord(volume) for volume in volumes]
+        areCorrected = any(view is not None and view.correction is not None for view in views)
+        question = _(
+            "The masks were corrected; a new analysis replaces them. Go on? "
+            "(To keep them, cancel and choose Keep the earlier results.)"
+        )
+        return not areCorrected or self.ui.keepCheck.checked or slicer.util.confirmOkCancelDisplay(question)
 
     def _volumesToAnalyse(self) -> list:
         """The chosen volume; of a sequence, as the user wants, all frames or the one that is shown."""

@@ -170,9 +170,12 @@ def _setLook(displayNode, look: Look) -> None:
 
 
 def _replaceSegments(node, labels: Sequence[Label], image) -> None:
+    """The segments of ``labels`` anew; those that the user added stay."""
     segmentation = node.GetSegmentation()
     hadSurface = segmentation.ContainsRepresentation("Closed surface")
-    segmentation.RemoveAllSegments()
+    for label in labels:
+        if segmentation.GetSegment(label.key) is not None:
+            segmentation.RemoveSegment(label.key)
     node.SetSourceRepresentationToBinaryLabelmap()
     for label in labels:
         segmentation.AddSegment(_segment(label, image), label.key)

@@ -130,6 +130,39 @@ def test_back_to_the_models_masks_and_forth(scan, nodes, corrections):
     assert readRecord(scan).correction.kinds == ("lobes", "lesions")
 
 
+def test_what_was_drawn_between_restoring_and_undoing_is_not_lost(scan, nodes, corrections):
+    erased, drawn = toyChest().lesions == 9, toyChest().lobes == 1
+    edit(nodes.lesions, scan, "ground_glass", erased)
+    corrections.restore()
+    edit(nodes.lesions, scan, "ground_glass", drawn)
+    there = readMask(scan, "lesions")
+    corrections.undoRestore()
+    np.testing.assert_array_equal(readMask(scan, "lesions") == 1, erased)
+    corrections.undoRestore()
+    np.testing.assert_array_equal(readMask(scan, "lesions"), there)
+    assert (there[drawn] > 0).all()
+
+
+def test_a_segment_of_the_users_own_survives_restoring_and_another_analysis(scan, nodes, corrections):
+    own = nodes.lesions.GetSegmentation().AddEmptySegment("nodule", "Nodule")
+    edit(nodes.lesions, scan, own, toyChest().lobes == 2)
+    edit(nodes.lesions, scan, "ground_glass", toyChest().lesions == 9)
+    corrections.restore()
+    writeResults(scan, Results(toyChest().lobes, toyChest().lesions, findings()))
+    kept = slicer.util.arrayFromSegmentBinaryLabelmap(nodes.lesions, own, scan)
+    np.testing.assert_array_equal(kept > 0, toyChest().lobes == 2)
+    np.testing.assert_array_equal(readMask(scan, "lesions"), toyChest().lesions)
+
+
+def test_masks_of_another_analysis_are_the_models_own(scan, nodes, corrections):
+    corrections.measure()
+    lesions = np.where(toyChest().lobes == 1, 2, 0).astype(np.uint8)
+    writeResults(scan, Results(toyChest().lobes, lesions, findings()))
+    assert corrections.isPending
+    corrections.measure()
+    assert readRecord(scan).correction is None
+
+
 def test_corrections_without_findings_are_explained(scan, nodes, corrections, host):
     host.scene.RemoveNode(findResult(scan, "record"))
     with pytest.raises(InputError, match="press Apply"):

@@ -193,6 +193,58 @@ def test_a_correction_shows_both_findings_and_can_be_taken_back(app, widget, ana
     assert readRecord(analysed).correction.kinds == ("lesions",)
 
 
+def erase(scan) -> None:
+    from COVIDMultitaskModule.scene_writer import readResults
+
+    erased = np.zeros(toyChest().lesions.shape, np.uint8)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(erased, readResults(scan).lesions, "ground_glass", scan)
+
+
+def test_undo_is_there_after_a_visit_to_the_segment_editor(app, widget, analysed):
+    from COVIDMultitaskModule.scene_writer import readRecord
+
+    erase(analysed)
+    app.wait(lambda: readRecord(analysed).correction is not None, 5)
+    app.click(widget.ui.restoreButton)
+    widget.exit()
+    widget.enter()
+    app.click(widget.ui.undoRestoreButton)
+    assert readRecord(analysed).correction.kinds == ("lesions",)
+
+
+def test_a_change_is_measured_before_another_scan_is_shown(app, widget, analysed, host):
+    from COVIDMultitaskModule.scene_writer import readRecord
+
+    erase(analysed)
+    widget.panel.scan.choose(host.addVolume(toyChest().ct, ijkToRas(), "other"))
+    assert readRecord(analysed).correction.kinds == ("lesions",)
+
+
+def test_a_name_that_is_given_after_the_correction_is_written_too(app, widget, analysed):
+    from COVIDMultitaskModule.scene_writer import readRecord
+
+    erase(analysed)
+    app.wait(lambda: readRecord(analysed).correction is not None, 5)
+    widget.ui.reviewerEdit.text = "B. Reader"
+    widget.ui.reviewerEdit._target.editingFinished.emit()
+    assert readRecord(analysed).correction.by == "B. Reader"
+
+
+@pytest.mark.parametrize("isAllowed", [False, True])
+def test_corrected_masks_are_replaced_only_if_the_user_says_so(app, widget, analysed, monkeypatch, isAllowed):
+    from COVIDMultitaskModule.scene_writer import readRecord
+
+    asked = []
+    confirm = lambda text: asked.append(text) or isAllowed  # noqa: E731
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", confirm, raising=False)
+    erase(analysed)
+    app.wait(lambda: readRecord(analysed).correction is not None, 5)
+    app.click(widget.ui.applyButton)
+    assert "corrected" in asked[0] and widget.panel.isRunning == isAllowed
+    app.wait(lambda: not widget.panel.isRunning)
+    assert (readRecord(analysed).correction is None) == isAllowed
+
+
 def test_edit_opens_the_segment_editor(app, widget, analysed):
     app.click(widget.ui.editLesionsButton)
     assert app.calls[-1] == ("selectModule", "SegmentEditor")

@@ -35,9 +35,15 @@ class ReviewSection:
         ui.editLobesButton.connect("clicked()", self._editLobes)
         ui.restoreButton.connect("clicked()", self._restore)
         ui.undoRestoreButton.connect("clicked()", self._undo)
+        ui.reviewerEdit.connect("editingFinished()", self._named)
 
     def watch(self, volumeNode) -> None:
-        """Watch the masks of a volume (or ``None``) from now on."""
+        """Watch the masks of a volume (or ``None``) from now on; what was watched already keeps its undo."""
+        if self._corrections is not None and self._corrections.isWatching(volumeNode):
+            self.update()
+            return
+        if self._corrections is not None and self._corrections.isPending:
+            self.measure()
         self.release()
         if volumeNode is not None and readResults(volumeNode) is not None:
             self._corrections = Corrections(volumeNode, self._timer.start)
@@ -78,6 +84,12 @@ class ReviewSection:
             return
         self.update()
         self._onMeasured()
+
+    def _named(self) -> None:
+        """The reader may give the name after the correction."""
+        view = readRecord(self._corrections.volumeNode) if self._corrections is not None else None
+        if view is not None and view.correction is not None and view.correction.by != self.ui.reviewerEdit.text.strip():
+            self.measure()
 
     def _editLesions(self) -> None:
         self._edit("lesions")
