@@ -18,6 +18,9 @@ from typing import Any
 
 from COVIDMultitaskLib.errors import CovidMultitaskError, InputError, OutputError
 
+EVALUATIONS = "evaluations"
+"""Folder, in a run's, of what ``training.evaluate`` wrote."""
+
 NON_COMMERCIAL = ("nc", "non-commercial", "noncommercial", "research use", "research only")
 """What a licence says that forbids commercial use."""
 
@@ -146,40 +149,35 @@ def trained_on(data: dict[str, Any]) -> str:
 
 def model_card(run, calibration) -> str:
     """The bundle's README from the template of the experiment's card folder."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound
+    from training.evaluate.results import read_evaluations
 
     experiment = run.experiment()
-    folder = experiment.path(experiment.card.folder)
-    environment = Environment(
-        loader=FileSystemLoader([folder, Path(__file__).parent / "cards"]), undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    try:
-        template = environment.get_template("card.md.j2")
-    except TemplateNotFound as error:
-        raise InputError(
-            f"{folder} holds no card.md.j2, the template of the model card; see training/cards."
-        ) from error
-    return template.render(
+    return card_template(experiment).render(
         experiment=experiment,
         data=run.data(),
         summary=run.summary(),
         resources=run.resources(),
         validation=_last_validation(run),
         calibration=calibration,
-        evaluations=evaluations(run),
+        evaluations=read_evaluations(run.folder / EVALUATIONS),
     )
 
 
-def evaluations(run) -> list[dict[str, Any]]:
-    """What ``training.evaluate`` wrote for this run, by file name."""
-    found = []
-    for path in sorted((run.folder / "evaluations").glob("*.json")):
-        try:
-            found.append({"name": path.stem, **json.loads(path.read_text(encoding="utf-8"))})
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} is no evaluation; make it again with training.evaluate --json.") from error
-    return found
+def card_template(experiment):
+    """The template of the model card. :raises InputError: when the experiment's card folder has none."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound
+
+    folder = experiment.path(experiment.card.folder)
+    environment = Environment(
+        loader=FileSystemLoader([folder, Path(__file__).parent / "cards"]), undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    try:
+        return environment.get_template("card.md.j2")
+    except TemplateNotFound as error:
+        raise InputError(
+            f"{folder} holds no card.md.j2, the template of the model card; see training/cards."
+        ) from error
 
 
 def _last_validation(run) -> dict[str, float]:

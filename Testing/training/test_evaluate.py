@@ -228,7 +228,7 @@ def damage(path: Path) -> None:
         (lambda root: None, ("--patient", "("), "( is no regular expression"),
         (lambda root: None, ("--patient", "[a-z]+"), "The name 0 does not begin with a patient"),
         (lambda root: None, ("--save", "GT/0.png/maps"), "cannot be created"),
-        (lambda root: None, ("--json", "nowhere/out.json"), "The folder of nowhere/out.json does not exist"),
+        (lambda root: None, ("--json", "GT/0.png/out.json"), "GT/0.png cannot be created"),
     ],
 )
 def test_mistakes_with_slices_end_with_a_sentence(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,9 @@ _COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns 0, or 2 when something could not be measured."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
+    options.command = shlex.join(["python", "-m", "training.evaluate", *arguments])
     try:
         return options.run(options, Console())
     except (CovidMultitaskError, MemoryError) as error:
@@ -41,6 +44,9 @@ def _parser() -> argparse.ArgumentParser:
             name, help=words, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         module.add_options(command)
+        if module in (volumes, cohort):
+            command.add_argument("--split", type=Path, metavar="FILE", help="split file: measure one part of it")
+            command.add_argument("--part", default="test", help="of the split (default: test)")
         command.add_argument("--bundle", type=Path, help="folder of the weights; else those shipped")
         if module is not cases:
             command.add_argument("--engine", metavar="NAME", help="engine, with its shipped weights")

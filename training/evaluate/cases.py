@@ -38,7 +38,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     print_weights(console, engine.identity)
     for name, measures in means.items():
         console.print(f"{name}: {measures['score']}", highlight=False)
-    document = report(engine.identity, means={name: as_plain(one) for name, one in means.items()}, figures=figures)
+    plain = {name: as_plain(one) for name, one in means.items()}
+    document = report(engine.identity, options.command, means=plain, figures=figures)
     save_report(document, options.json, console)
     return 0
 

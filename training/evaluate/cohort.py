@@ -21,15 +21,17 @@ from rich.table import Table
 from COVIDMultitaskLib.bundles import SUMS, shipped_bundles
 from COVIDMultitaskLib.engines.registry import make_engine
 from COVIDMultitaskLib.errors import BundleError, Cancelled, InputError, OutputError, explain
-from COVIDMultitaskLib.labels import DIAGNOSES, DIAGNOSIS_NAMES
+from COVIDMultitaskLib.labels import DIAGNOSES
 from COVIDMultitaskLib.writing import write_bytes, write_text
 from training.data.adapters.manifest import read_manifest
 from training.evaluate.answers import Answers, KeptAnswers
+from training.evaluate.records import of_part
 from training.evaluate.reliability import draw_reliability
 from training.evaluate.showing import (
     Failures,
     as_plain,
     in_two_lines,
+    in_words,
     make_folder,
     print_failures,
     print_weights,
@@ -59,6 +61,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """
     engine = make_engine(options.engine, options.bundle, options.device)
     records, mistakes = read_manifest(options.manifest)
+    if options.split:
+        records = of_part(records, lambda record: record.id, options.split, options.part)
     bundles = [*([options.bundle] if options.bundle else []), *shipped_bundles()]
     digests = [(bundle / SUMS).read_text(encoding="utf-8") for bundle in bundles]
     kept = KeptAnswers(make_folder(options.output / KEPT_FOLDER), engine, digests)
@@ -106,7 +110,7 @@ def _measure(
     curves = [task for task in tasks if task.curve is not None]
     if curves:
         write_bytes(draw_reliability(curves), options.output / CURVES_FILE)
-    document = report(identity, scans=len(answered), failures=dict(failures), tasks=plain)
+    document = report(identity, options.command, scans=len(answered), failures=dict(failures), tasks=plain)
     save_report(document, options.output / MEASURES_FILE, console)
     save_report(document, options.json, console)
 
@@ -153,13 +157,5 @@ def _table(task: Task, measures: dict[str, Interval | None]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE)
     table.caption, table.caption_justify, table.show_header = task.remark, "left", False
     for name, interval in measures.items():
-        table.add_row(_words(name), in_two_lines(interval).replace("\n", "  "))
+        table.add_row(in_words(name), in_two_lines(interval).replace("\n", "  "))
     return table
-
-
-def _words(measure: str) -> str:
-    """A measure's name as people write it; of one class against the others: "ROC AUC, COVID-19"."""
-    for key, name in DIAGNOSIS_NAMES.items():
-        measure = measure.replace(f"_{key}", f", {name}")
-    words = measure.replace("_", " ")
-    return words.replace("roc auc", "ROC AUC").replace("pr auc", "PR AUC").replace("f1", "F1")

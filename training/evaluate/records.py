@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 from COVIDMultitaskLib.errors import InputError
+from training.data.splits import read_split
 from training.metrics import Interval, bootstrap
 
+_T = TypeVar("_T")
 Figures = Mapping[str, Any]
 """One case and class: "case", "patient" (``None`` where unknown), "class", "empty_reference", and its measures."""
 
@@ -27,6 +30,21 @@ def patient_of(name: str, pattern: str | None) -> str | None:
     if not found or not found.group():
         raise InputError(f"The name {name} does not begin with a patient as {pattern} describes; correct --patient.")
     return found.group()
+
+
+def of_part(items: Sequence[_T], name_of: Callable[[_T], str], split: Path, part: str) -> list[_T]:
+    """Those that a split file puts into a part, by their record's id or by what follows a folder or source in it.
+
+    :raises InputError: for an unreadable split, a part that it has not, or when nothing is in that part.
+    """
+    parts = read_split(split).parts
+    if part not in parts:
+        raise InputError(f'{split.name} has no part "{part}"; it has {", ".join(parts)}.')
+    names = {name for one in parts[part] for name in (one, one.partition("/")[2], one.rpartition("/")[2])}
+    found = [item for item in items if name_of(item) in names]
+    if not found:
+        raise InputError(f'None of these scans is in the part "{part}" of {split.name}; give the split of these data.')
+    return found
 
 
 def means_by_class(figures: Sequence[Figures], measures: Sequence[str]) -> dict[str, dict[str, Interval | None]]:

@@ -14,10 +14,13 @@ from rich.table import Table
 
 from COVIDMultitaskLib.engines.contract import EngineIdentity
 from COVIDMultitaskLib.errors import OutputError
+from COVIDMultitaskLib.labels import DIAGNOSIS_NAMES
 from COVIDMultitaskLib.writing import write_json
 from training.metrics import Interval
 
 _T = TypeVar("_T")
+_WRITTEN = {"roc_auc": "ROC AUC", "pr_auc": "PR AUC", "f1": "F1", "dice": "Dice", "hausdorff_95_mm": "HD95 (mm)",
+            "mae": "MAE"}  # fmt: skip
 Failures = Sequence[tuple[str, str]]
 """Names of what could not be measured, each with a sentence."""
 
@@ -58,6 +61,17 @@ def _count(interval: Interval | None) -> str:
     return str(interval.cases) if same else f"{interval.cases}/{interval.patients}"
 
 
+def in_words(measure: str) -> str:
+    """A measure's name as people write it; of one class against the others: "ROC AUC, COVID-19"."""
+    if measure.startswith("tool_"):
+        return f"{in_words(measure.removeprefix('tool_'))}, as the released tool"
+    for key, name in DIAGNOSIS_NAMES.items():
+        measure = measure.replace(f"_{key}", f", {name}")
+    for written, words in _WRITTEN.items():
+        measure = measure.replace(written, words)
+    return measure.replace("_", " ")
+
+
 def in_two_lines(interval: Interval | None) -> str:
     """A figure with its interval below."""
     return "-" if interval is None else f"{interval.value:.3f}\n[dim]{interval.low:.3f}-{interval.high:.3f}[/dim]"
@@ -83,15 +97,16 @@ def as_plain(intervals: Mapping[str, Interval | None]) -> dict[str, Any]:
     return {name: None if interval is None else asdict(interval) for name, interval in intervals.items()}
 
 
-def report(identity: EngineIdentity, **results: Any) -> dict[str, Any]:
-    """The document a command writes: the weights, and what was measured."""
-    return {"weights": asdict(identity), **results}
+def report(identity: EngineIdentity, command: str, **results: Any) -> dict[str, Any]:
+    """The document a command writes: the weights, the command as it was typed, and what was measured."""
+    return {"weights": asdict(identity), "command": command, **results}
 
 
 def save_report(document: Mapping[str, Any], path: Path | None, console: Console) -> None:
     """Write the document where one is wanted. :raises OutputError: when it cannot be written."""
     if path is None:
         return
+    make_folder(path.parent)
     write_json(document, path)
     console.print(f"Written to {path}", markup=False, highlight=False, soft_wrap=True)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from COVIDMultitaskLib.engines.contract import Engine
+from COVIDMultitaskLib.engines.contract import Engine, EngineIdentity
 from COVIDMultitaskLib.engines.registry import make_engine
 from COVIDMultitaskLib.errors import InputError
 from COVIDMultitaskLib.inference.slices import SliceEngine
@@ -121,17 +121,41 @@ def run(options: argparse.Namespace, console: Console) -> int:
             f"The engine {engine.identity.engine} gives no lesions of single slices; choose another engine."
         )
     slices = find_slices(options.images, options.labels, options.multiclass, options.upright)
-    patients = {one.name: patient_of(one.name, options.patient) for one in slices}
+    figures = measure_slices(engine, slices, options.patient, options.quick, options.save)
+    show(console, [engine.identity], options.command, figures, options.json)
+    if options.multiclass and len({one["class"] for one in figures}) == 1:
+        words = f"The engine {engine.identity.engine} does not tell the classes of a picture: infection alone counts."
+        console.print(words, markup=False, highlight=False)
+    if options.save:
+        console.print(f"Maps in {options.save}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def measure_slices(
+    engine: Engine | SliceEngine,
+    slices: Sequence[LabelledSlice],
+    patient: str | None = None,
+    quick: bool = False,
+    save: Path | None = None,
+) -> list[dict[str, Any]]:
+    """The figures of each slice and class; see :func:`measure_slice`.
+
+    :param patient: regular expression of the patient in a slice's name.
+    :param quick: with one pixel size, not mirrored.
+    :param save: folder to write the maps into.
+    :raises InputError: damaged files, or a name without a patient.
+    :raises OutputError: when a map cannot be written.
+    """
+    patients = {one.name: patient_of(one.name, patient) for one in slices}
     figures = []
     for one in tracked(slices, "Slices"):
         infection, classes = read_references(one)
-        maps = find_lesions(engine, one, infection.shape, options.quick)
+        maps = find_lesions(engine, one, infection.shape, quick)
         measured = measure_slice(maps, infection, classes)
         figures += [{"case": one.name, "patient": patients[one.name], **each} for each in measured]
-        if options.save:
-            save_maps(maps, one.name, options.save)
-    _show(console, engine, options, figures)
-    return 0
+        if save:
+            save_maps(maps, one.name, save)
+    return figures
 
 
 def find_slices(images: Path, labels: Path, multiclass: Path | None, upright: bool = False) -> list[LabelledSlice]:
@@ -275,17 +299,24 @@ def _place(path: Path) -> str:
     return f"{path.parent.name}/{path.name}"
 
 
-def _show(console: Console, engine: Engine | SliceEngine, options: argparse.Namespace, figures: list[dict]) -> None:
+def show(
+    console: Console,
+    weights: Sequence[EngineIdentity],
+    command: str,
+    figures: Sequence[dict[str, Any]],
+    path: Path | None = None,
+) -> None:
+    """Print the means of some slices' figures, and write all of it where a path is given.
+
+    :param weights: that were measured; those of each fold where the slices were cross-validated.
+    :raises OutputError: when the file cannot be written.
+    """
     means, empty = means_by_class(figures, [*_COLUMNS, *_TOOL]), empty_references(figures)
-    print_weights(console, engine.identity)
+    for identity in weights:
+        print_weights(console, identity)
     console.print(measures_table("At probability 0.5", means, _COLUMNS, empty))
     console.print(measures_table("As the benchmark's released tool: mean over 256 thresholds", means, _TOOL, empty))
-    if options.multiclass and len(means) == 1:
-        words = (
-            f"The engine {engine.identity.engine} does not tell the classes of a picture: only infection is measured."
-        )
-        console.print(words, markup=False, highlight=False)
-    if options.save:
-        console.print(f"Maps in {options.save}", markup=False, highlight=False, soft_wrap=True)
     plain = {name: as_plain(one) for name, one in means.items()}
-    save_report(report(engine.identity, means=plain, empty_references=empty, figures=figures), options.json, console)
+    folds = [asdict(one) for one in weights] if len(weights) > 1 else None
+    document = report(weights[0], command, means=plain, empty_references=empty, figures=figures)
+    save_report({**document, **({"folds": folds} if folds else {})}, path, console)

@@ -22,7 +22,7 @@ from COVIDMultitaskLib.progress import Progress
 from COVIDMultitaskLib.reading import read_label_map, read_volume
 from training.data.files import stem
 from training.data.files import volumes as volume_files
-from training.evaluate.records import empty_references, means_by_class, patient_of
+from training.evaluate.records import empty_references, means_by_class, of_part, patient_of
 from training.evaluate.showing import (
     as_plain,
     measures_table,
@@ -68,6 +68,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if _ANSWER[options.task] not in engine.answers:
         raise InputError(f"The engine {engine.identity.engine} gives no {options.task}; choose another engine.")
     found = pairs(options.images, options.labels, options.suffix)
+    if options.split:
+        found = of_part(found, lambda pair: pair.name, options.split, options.part)
     patients = {pair.name: patient_of(pair.name, options.patient) for pair in found}
     figures: list[dict] = []
     failures: list[tuple[str, str]] = []
@@ -151,6 +153,7 @@ def _show(
     print_failures(console, failures, tried)
     document = report(
         engine.identity,
+        options.command,
         task=options.task,
         surface_tolerance_mm=tolerance,
         means={name: as_plain(one) for name, one in means.items()},

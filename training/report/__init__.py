@@ -1,0 +1,1 @@
+"""One page that tells everything about a training run."""
