@@ -1,30 +1,46 @@
-"""The engines, by name."""
+"""The engines, by name: every module of this package that defines one is found by itself."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
+from COVIDMultitaskLib import engines
 from COVIDMultitaskLib.bundles import Bundle, open_bundle, shipped_bundle, shipped_bundles
-from COVIDMultitaskLib.engines.amyar import AmyarEngine
 from COVIDMultitaskLib.engines.base import NetworkEngine
 from COVIDMultitaskLib.engines.contract import Engine, EngineIdentity
-from COVIDMultitaskLib.engines.deepsc_covid import DeepSCCovidEngine
 from COVIDMultitaskLib.engines.joint import JointEngine
-from COVIDMultitaskLib.engines.m2unet import M2UNetEngine
 from COVIDMultitaskLib.engines.support import MAPS, FilledEngine, Support
-from COVIDMultitaskLib.engines.triage import TriageEngine
 from COVIDMultitaskLib.errors import BundleError
-
-ENGINES: dict[str, type[NetworkEngine]] = {
-    engine.name: engine for engine in (JointEngine, M2UNetEngine, DeepSCCovidEngine, TriageEngine, AmyarEngine)
-}
-"""Engine classes by name."""
 
 DEFAULT_ENGINE = JointEngine.name
 LUNG_ENGINE = JointEngine.name
 """Finds the lungs for engines that do not find them by themselves."""
+
+
+def found_engines() -> dict[str, type[NetworkEngine]]:
+    """The engine classes that the modules beside this one define, by name; the default one first."""
+    found = sorted(_defined(), key=lambda kind: (kind.name != DEFAULT_ENGINE, kind.name))
+    return {kind.name: kind for kind in found}
+
+
+def _defined() -> Iterator[type[NetworkEngine]]:
+    for module in iter_modules(engines.__path__, f"{engines.__name__}."):
+        if module.name == __name__:
+            continue
+        for value in vars(import_module(module.name)).values():
+            is_own = isinstance(value, type) and value.__module__ == module.name
+            if is_own and issubclass(value, NetworkEngine) and not inspect.isabstract(value):
+                yield value
+
+
+ENGINES: dict[str, type[NetworkEngine]] = found_engines()
+"""Engine classes by name."""
 
 
 def make_engine(
