@@ -30,11 +30,13 @@ Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """A part of a YAML file: unknown entries are refused, and nothing changes once it is read."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Source(_Part):
+class Source(Part):
     """A data set on disk.
 
     :param dataset: an adapter's name, such as "manifest" or "covid_semiseg".
@@ -53,7 +55,7 @@ class Source(_Part):
     options: dict[str, str] = {}
 
 
-class Synthetic(_Part):
+class Synthetic(Part):
     """Simulated scans, made before the training starts if they are not there.
 
     :param folder: of the scans.
@@ -63,6 +65,7 @@ class Synthetic(_Part):
     :param size: voxels (z, y, x) of a scan.
     :param train: scans to train on.
     :param val: scans of held-out shapes.
+    :param labels: share of the training scans that keep their label of a task; all where a task is not named.
     :param weight: how often these scans are drawn beside those of other sources.
     """
 
@@ -73,10 +76,11 @@ class Synthetic(_Part):
     size: tuple[AtLeastOne, AtLeastOne, AtLeastOne] = (112, 104, 128)
     train: AtLeastOne = 300
     val: AtLeastOne = 20
+    labels: dict[Task, Annotated[float, Field(ge=0, le=1)]] = {}
     weight: Positive = 1.0
 
 
-class Data(_Part):
+class Data(Part):
     """What is learned from.
 
     :param spacing_mm: of the network's grid.
@@ -107,7 +111,7 @@ class Data(_Part):
         return self
 
 
-class Sampling(_Part):
+class Sampling(Part):
     """What a step sees.
 
     :param tasks: how often a case is drawn because it carries the label of this task.
@@ -128,14 +132,14 @@ class Sampling(_Part):
         return self
 
 
-class EarlyStopping(_Part):
+class EarlyStopping(Part):
     """Stop when ``monitor`` has not become better at this many validations."""
 
     monitor: str = "val/mean"
     patience: AtLeastOne = 8
 
 
-class Schedule(_Part):
+class Schedule(Part):
     """How long and how fast.
 
     :param steps: of the optimiser.
@@ -158,18 +162,25 @@ class Schedule(_Part):
     keep: Literal["last", "best"] = "last"
 
 
-class Losses(_Part):
+class Losses(Part):
     """How the tasks' losses become one.
 
     :param weighting: "fixed", "uncertainty" (Kendall 2018) or "gradient_norm" (Chen 2018).
-    :param weights: of the engine's tasks; for the learned weightings where they start.
+    :param weights: of the engine's tasks; for the learned weightings where they start. A fixed weight of 0 turns a
+        task off.
     """
 
     weighting: Literal["fixed", "uncertainty", "gradient_norm"] = "fixed"
-    weights: dict[str, Positive]
+    weights: dict[str, Share]
+
+    @model_validator(mode="after")
+    def _something(self) -> Losses:
+        if not any(self.weights.values()):
+            raise ValueError("at least one task needs a weight above 0")
+        return self
 
 
-class Hardware(_Part):
+class Hardware(Part):
     """Where it runs; all this changes no result but for rounding.
 
     :param accelerator: as Lightning names it.
@@ -184,7 +195,7 @@ class Hardware(_Part):
     workers: Count = 1
 
 
-class Card(_Part):
+class Card(Part):
     """What the bundle says of itself; see ``training/export.py``.
 
     :param name: of the bundle.
@@ -198,7 +209,7 @@ class Card(_Part):
     folder: str
 
 
-class Experiment(_Part):
+class Experiment(Part):
     """One experiment.
 
     :param engine: a name of ``training.engines``.
@@ -235,19 +246,20 @@ def read_experiment(path: str | Path, changes: Sequence[str] = (), smoke: bool =
     :raises InputError: missing, no YAML, or wrong; the sentence names the file and the first wrong entry.
     """
     path = Path(path)
-    content = _read_yaml(path)
+    content = read_yaml(path)
     small = content.pop("smoke", {}) or {}
     if smoke:
-        content = _merged(content, small)
+        content = merged(content, small)
     for change in changes:
-        content = _merged(content, _parsed(change))
+        content = merged(content, parsed(change))
     try:
         return Experiment.model_validate(content)
     except ValidationError as error:
-        raise InputError(f"{path.name}: {_first(error)}; correct the experiment.") from error
+        raise InputError(f"{path.name}: {first_mistake(error)}; correct the experiment.") from error
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds. :raises InputError: missing, no YAML, or something else."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -261,8 +273,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _parsed(change: str) -> dict[str, Any]:
-    """``a.b=1`` as ``{"a": {"b": 1}}``."""
+def parsed(change: str) -> dict[str, Any]:
+    """``a.b=1`` as ``{"a": {"b": 1}}``. :raises InputError: for anything else."""
     key, equals, value = change.partition("=")
     if not equals or not all(key.split(".")):
         raise InputError(f'"{change}" is no change; write for example schedule.steps=200.')
@@ -275,16 +287,17 @@ def _parsed(change: str) -> dict[str, Any]:
     return nested
 
 
-def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     """``change`` over ``base``; mappings are merged, everything else is replaced."""
     result = dict(base)
     for key, value in change.items():
         here = result.get(key)
-        result[key] = _merged(here, value) if isinstance(here, Mapping) and isinstance(value, Mapping) else value
+        result[key] = merged(here, value) if isinstance(here, Mapping) and isinstance(value, Mapping) else value
     return result
 
 
-def _first(error: ValidationError) -> str:
+def first_mistake(error: ValidationError) -> str:
+    """The first wrong entry and what is wrong with it."""
     one = error.errors()[0]
     where = ".".join(str(part) for part in one["loc"]) or "the experiment"
     return f"{where}: {one['msg'][0].lower()}{one['msg'][1:].removeprefix('Value error, ')}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +113,53 @@ class SyntheticCases(Dataset):
             diagnosis=labels.DIAGNOSES[diagnosis],
         )
         return Case(record, hu.float(), lobes=lobes, lesions=lesions)
+
+
+class PartlyLabelled(Dataset):
+    """Cases that keep only some of their labels, as those of real data sets do.
+
+    Which cases keep a task's label depends on the seed alone: those of a smaller share are among those of a larger.
+
+    :param shares: of the cases that keep a task's label, by task; all where a task is not named.
+    :ivar tasks: what each case can still teach, by index.
+    """
+
+    def __init__(self, cases: SyntheticCases, shares: Mapping[str, float], seed: int) -> None:
+        self._cases = cases
+        kept = [set(HIDDEN) for _ in range(len(cases))]
+        for number, task in enumerate(HIDDEN):
+            order = np.random.default_rng((seed, number)).permutation(len(cases))
+            for index in order[round(shares.get(task, 1.0) * len(cases)) :]:
+                kept[index].discard(task)
+        self.tasks = [frozenset(tasks) for tasks in kept]
+
+    def __len__(self) -> int:
+        """Number of cases."""
+        return len(self._cases)
+
+    def __getitem__(self, index: int) -> Case:
+        """One case with the labels it keeps."""
+        case = self._cases[index]
+        for task, hide in HIDDEN.items():
+            if task not in self.tasks[index]:
+                case = hide(case)
+        return case
+
+
+HIDDEN: dict[str, Callable[[Case], Case]] = {
+    "lobes": lambda case: replace(case, lobes=None, record=replace(case.record, lobes=None)),
+    "lesions": lambda case: replace(case, lesions=None, record=replace(case.record, lesions=None, lesion_kind=None)),
+    "severity": lambda case: replace(case, record=replace(case.record, severity=None)),
+    "diagnosis": lambda case: replace(case, record=replace(case.record, diagnosis=None, covid=None)),
+}
+"""A case without its label of a task."""
+
+
+def shape_of(record: Record) -> str:
+    """Whose lungs a simulated scan shows: scans of one shape are as alike as those of one patient."""
+    assert record.image is not None
+    with np.load(record.image.paths[0]) as stored:
+        return str(stored["shape"]) if "shape" in stored else record.id
 
 
 def digest(paths: Iterable[Path]) -> str:

@@ -78,6 +78,11 @@ class JointLearner(Learner):
         found = self.network.segment(normalise(scans["hu"])[:, None])
         return {"lobes": found.lobes.argmax(1), "lesions": found.lesions.argmax(1)}
 
+    def probabilities(self, scans: Batch) -> dict[str, torch.Tensor]:
+        """Of severity and diagnosis."""
+        read = self.network(normalise(scans["hu"])[:, None])[1]
+        return {"severity": read.severity.softmax(1), "diagnosis": read.diagnosis.softmax(1)}
+
     def shared_parameters(self) -> list[nn.Parameter]:
         """The decoder's layer at quarter resolution: the classification branches off after it."""
         return list(self.network.decoder[-2].parameters())

@@ -90,6 +90,10 @@ class M2UNetLearner(Learner):
         """Lobes as found on whole slices."""
         return {"lobes": torch.stack([self._lobes(image) for image in self._images(scans)])}
 
+    def probabilities(self, scans: Batch) -> dict[str, torch.Tensor]:
+        """Of the severity."""
+        return {"severity": self._severity_logits(scans).softmax(1)}
+
     def shared_parameters(self) -> list[nn.Parameter]:
         """The deepest encoding block's last unit: what both tasks read."""
         deepest = self.network.encoder[-1]

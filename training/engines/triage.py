@@ -102,6 +102,10 @@ class TriageLearner(Learner):
         boxes, found = self._looked_at(scans)
         return {"lesions": self._on_scan(found, boxes, scans)}
 
+    def probabilities(self, scans: Batch) -> dict[str, torch.Tensor]:
+        """Of COVID-19."""
+        return {"covid": self._looked_at(scans)[1].covid_logit[:, 0].sigmoid()}
+
     def shared_parameters(self) -> list[nn.Parameter]:
         """The last layer before the class head branches off."""
         backbone = self.network.backbone

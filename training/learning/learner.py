@@ -54,6 +54,10 @@ class Learner(nn.Module, ABC):
         """Label maps, long (b, z, y, x), by name ("lobes", "lesions") for pictures; none by default."""
         return {}
 
+    def probabilities(self, scans: Batch) -> dict[str, torch.Tensor]:
+        """Of whole scans "severity" (b, 2), "diagnosis" (b, 3) and "covid" (b,), as far as the engine tells them."""
+        return {}
+
     def shared_parameters(self) -> list[nn.Parameter]:
         """Parameters of the last layer that all tasks share; gradient-norm weighting compares tasks there."""
         raise NotImplementedError(f"{type(self).__name__} does not tell which layer its tasks share")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from COVIDMultitaskLib.errors import InputError
-from training.configuration import TASKS, Experiment, Source
+from training.configuration import Experiment, Source
 from training.data.cache import PreparedCache
 from training.data.dataset import RecordDataset
 from training.data.preparation import Settings
@@ -16,7 +16,7 @@ from training.data.record import Record
 from training.data.registry import adapter
 from training.data.similarity import group_similar
 from training.data.splits import Split, fold_records, read_split, split_records
-from training.data.synthetic import SOURCE, Simulation, SyntheticCases
+from training.data.synthetic import SOURCE, PartlyLabelled, Simulation, SyntheticCases
 from training.learning.run import Run
 from training.learning.sampling import Cases, Pool, is_slice, tasks_of
 from training.synthesis.cases import CaseSettings
@@ -83,8 +83,9 @@ def _add_synthetic(
         tell("No lobe maps are there: phantoms take the place of simulated scans, good for a trial only")
     tell(f"Making what is missing of {wanted.train + wanted.val} simulated scans in {simulation.folder}")
     simulation.make(max(1, experiment.hardware.workers))
-    cases = SyntheticCases(simulation.folder / "train")
-    pools.append(Pool(SOURCE, cases, [frozenset(TASKS)] * len(cases), wanted.weight, move=False))
+    shares = {str(task): share for task, share in wanted.labels.items()}
+    cases = PartlyLabelled(SyntheticCases(simulation.folder / "train"), shares, experiment.seed)
+    pools.append(Pool(SOURCE, cases, cases.tasks, wanted.weight, move=False))
     held_out.append(SyntheticCases(simulation.folder / "validation"))
     described["sources"].append(
         {

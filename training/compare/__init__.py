@@ -1,0 +1,1 @@
+"""Compare engines and ways to train them: ``python -m training.compare --help``."""
