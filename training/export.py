@@ -21,6 +21,9 @@ from COVIDMultitaskLib.errors import CovidMultitaskError, InputError, OutputErro
 EVALUATIONS = "evaluations"
 """Folder, in a run's, of what ``training.evaluate`` wrote."""
 
+REFERENCE = "reference.json"
+"""File, in a run's folder, in which ``Testing/benchmarks/analyze.py --save`` wrote the time of the reference scan."""
+
 NON_COMMERCIAL = ("nc", "non-commercial", "noncommercial", "research use", "research only")
 """What a licence says that forbids commercial use."""
 
@@ -49,7 +52,7 @@ def export(run, target: Path, tell=print) -> Path:
         for folder in ("configs", "models", "docs"):
             (partial / folder).mkdir(parents=True)
         _write_json(partial / bundles.INFERENCE, inference)
-        _write_json(partial / bundles.METADATA, metadata(run))
+        _write_json(partial / bundles.METADATA, metadata(run, learner))
         (partial / bundles.CARD).write_text(model_card(run, calibration), encoding="utf-8")
         shutil.copyfile(run.weights_file, partial / bundles.WEIGHTS)
         shutil.copyfile(experiment.path(experiment.card.folder) / "LICENSE", partial / bundles.LICENCE)
@@ -105,7 +108,7 @@ def _is_non_commercial(licence: str) -> bool:
     return "nc" in words or any(phrase.replace("-", " ") in " ".join(words) for phrase in NON_COMMERCIAL[1:])
 
 
-def metadata(run) -> dict[str, Any]:
+def metadata(run, learner) -> dict[str, Any]:
     """MONAI's metadata of the bundle, with what is ours under "covid_multitask"."""
     from importlib.metadata import version
 
@@ -126,6 +129,9 @@ def metadata(run) -> dict[str, Any]:
             "format": bundles.FORMAT,
             "licence": experiment.card.licence,
             "trained_on": trained_on(run.data()),
+            "parameters": sum(parameter.numel() for parameter in learner.network.parameters()),
+            "quality": quality(_last_validation(run), run.data()),
+            "seconds": reference_seconds(run.folder / REFERENCE),
         },
         "training": {"experiment": experiment.model_dump(mode="json"), "resources": run.resources()},
     }
@@ -145,6 +151,34 @@ def trained_on(data: dict[str, Any]) -> str:
     if simulated and real_tasks and only:
         parts.append(f"{', '.join(only)} from simulation only")
     return "; ".join(parts)
+
+
+def quality(scores: dict[str, float], data: dict[str, Any]) -> str | None:
+    """One line of the scores of the last validation, and on what; ``None`` without any.
+
+    :param scores: by task, of which "mean" is left out.
+    :param data: what was learned from, of which some cases were held out.
+    """
+    told = ", ".join(f"{task.replace('_', ' ')} {score:.2f}" for task, score in scores.items() if task != "mean")
+    if not told:
+        return None
+    simulated = {source["simulated"] for source in data["sources"]}
+    kind = {frozenset({True}): "simulated", frozenset({False}): "real"}.get(frozenset(simulated), "simulated and real")
+    return f"{told} (Dice, share of right answers; held-out {kind} cases)"
+
+
+def reference_seconds(path: Path) -> float | None:
+    """How long the reference scan took; ``None`` where nobody measured it.
+
+    :raises InputError: for a file that the benchmark did not write.
+    """
+    if not path.exists():
+        return None
+    try:
+        stages = json.loads(path.read_text(encoding="utf-8"))["median"]["seconds"]
+        return round(float(sum(stages.values())), 1)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is no measurement of Testing/benchmarks/analyze.py --save; make it again.") from error
 
 
 def model_card(run, calibration) -> str:

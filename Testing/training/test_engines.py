@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 
 from COVIDMultitaskLib.bundles import open_bundle
+from COVIDMultitaskLib.engines import registry
 from COVIDMultitaskLib.engines.registry import ENGINES, make_engine
 from COVIDMultitaskLib.engines.support import Support
+from COVIDMultitaskLib.errors import InputError
 from COVIDMultitaskLib.progress import Progress
 from Testing.library.lung_scenes import draw, grid
 from Testing.library.test_engine_deepsc_covid import OracleOfLungs
 from Testing.training.tiny_experiment import OF_ENGINES, write_experiment
 from training.engines import LEARNERS
+from training.export import reference_seconds
 from training.train import main
 
 FOUR = sorted(set(OF_ENGINES) - {"joint"})
@@ -25,6 +30,8 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp(request.param)
     schedule = {"schedule.steps": 3, "schedule.steps_per_epoch": 3, "schedule.validate_every": 1}
     config = write_experiment(folder, {"engine": request.param, **schedule})
+    (folder / "run").mkdir()
+    (folder / "run" / "reference.json").write_text(json.dumps({"median": {"seconds": {"read": 2.5, "predict": 10.0}}}))
     assert main(["--config", str(config), "--output", str(folder / "run")]) == 0
     return request.param, folder / "run" / "bundle"
 
@@ -43,3 +50,21 @@ def test_a_trained_engine_answers(trained: tuple[str, Path]) -> None:
     )
     assert ("diagnosis" in engine.answers) == (found.diagnosis is not None or found.covid is not None)
     assert make_engine(None, bundle, "cpu").name == name
+
+
+def test_its_row_tells_all_that_is_known(trained: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    name, bundle = trained
+    monkeypatch.setattr(registry, "shipped_bundles", lambda: [bundle])
+    (row,) = (row for row in registry.engine_rows() if row["engine"] == name)
+    assert set(row["answers"]) == ENGINES[name].answers and row["licence"] == "CC-BY-4.0"
+    assert "simulated" in row["trained_on"] and row["seconds"] == 12.5
+    trainable = sum(one.numel() for one in ENGINES[name](open_bundle(bundle), "cpu").load().parameters())
+    assert row["parameters"] == trainable > 100
+    assert re.fullmatch(r"(\w+ -?\d\.\d\d, )*\w+ -?\d\.\d\d \(Dice.* held-out simulated cases\)", row["quality"])
+
+
+def test_the_time_on_the_reference_scan_comes_from_the_benchmark(tmp_path: Path) -> None:
+    assert reference_seconds(tmp_path / "reference.json") is None
+    (tmp_path / "reference.json").write_text('{"median": {}}')
+    with pytest.raises(InputError, match=r"is no measurement of Testing/benchmarks/analyze\.py --save"):
+        reference_seconds(tmp_path / "reference.json")
