@@ -13,7 +13,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from COVIDMultitaskLib.engines.contract import EngineIdentity
 from COVIDMultitaskLib.errors import BundleError
@@ -163,6 +163,9 @@ def _own(metadata: dict[str, Any]) -> dict[str, Any]:
 
 def _identity(folder: Path, metadata: dict[str, Any], digest: str) -> EngineIdentity:
     own = _own(metadata)
+    number = own.get("format")
+    if isinstance(number, int) and number > FORMAT:  # the rest may stand elsewhere by then
+        _refuse_format(folder)
     told = {
         "engine": own.get("engine"),
         "bundle": metadata.get("name"),
@@ -174,8 +177,10 @@ def _identity(folder: Path, metadata: dict[str, Any], digest: str) -> EngineIden
     if told.keys() - said:
         unsaid = ", ".join(name for name in told if name not in said)
         raise BundleError(f"{METADATA} of the bundle {folder.name} does not tell its {unsaid}; install it again.")
-    if own.get("format") != FORMAT:
-        raise BundleError(
-            f"The bundle {folder.name} was made for another version of this software; update COVIDMultitask."
-        )
+    if number != FORMAT:
+        _refuse_format(folder)
     return EngineIdentity(sha256=digest, **said)
+
+
+def _refuse_format(folder: Path) -> NoReturn:
+    raise BundleError(f"The bundle {folder.name} was made for another version of this software; update COVIDMultitask.")
