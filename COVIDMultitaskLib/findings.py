@@ -16,6 +16,7 @@ from typing import Any
 from COVIDMultitaskLib import __version__
 from COVIDMultitaskLib.engines.contract import EngineIdentity
 from COVIDMultitaskLib.errors import InputError
+from COVIDMultitaskLib.reference_ranges import ReferenceRange
 
 SCHEMA_VERSION = "1.0"
 
@@ -146,21 +147,6 @@ class LesionFindings:
     components: tuple[LesionComponent, ...] = ()
     height_percent: float | None = None
     boundary_gradient_hu_per_mm: float | None = None
-
-
-@dataclass(frozen=True)
-class ReferenceRange:
-    """How a statistic is distributed over the cases of one class: its percentiles.
-
-    :param cases: how many cases have it.
-    """
-
-    cases: int
-    p5: float
-    p25: float
-    p50: float
-    p75: float
-    p95: float
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from COVIDMultitaskLib.progress import Progress
 from COVIDMultitaskLib.volume import Volume
 
 if TYPE_CHECKING:
-    from COVIDMultitaskLib.measuring.differential import Reference
+    from COVIDMultitaskLib.reference_ranges import Reference
 
 ANSWERS: tuple[str, ...] = ("lobes", "lesions", "severity", "diagnosis")
 

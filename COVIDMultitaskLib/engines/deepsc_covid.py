@@ -22,9 +22,9 @@ from COVIDMultitaskLib.engines.base import NetworkEngine, within
 from COVIDMultitaskLib.engines.contract import Prediction
 from COVIDMultitaskLib.inference.device import autocast
 from COVIDMultitaskLib.inference.windows import told_of_layers
-from COVIDMultitaskLib.measuring.differential import Reference, read_reference
 from COVIDMultitaskLib.preparation.grid import grid_of_shape, labels_on_scan, resample
 from COVIDMultitaskLib.progress import Progress
+from COVIDMultitaskLib.reference_ranges import Reference, read_reference
 from COVIDMultitaskLib.volume import Geometry, Volume
 
 if TYPE_CHECKING:

@@ -8,21 +8,18 @@ a study can tell from its own cases, with :func:`reference_of`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from COVIDMultitaskLib.findings import Findings, LesionStatistic, ReferenceRange
+from COVIDMultitaskLib.findings import Findings, LesionStatistic
 from COVIDMultitaskLib.labels import DIAGNOSES, LOBES
+from COVIDMultitaskLib.reference_ranges import Reference, ReferenceRange
 
 PERCENTILES = (5, 25, 50, 75, 95)
 LEAST_CASES = 5
 """Fewer cases of a class make no distribution."""
-
-Reference = Mapping[str, Mapping[str, ReferenceRange]]
-"""By diagnosis and statistic."""
 
 
 @dataclass(frozen=True)
@@ -116,25 +113,6 @@ def reference_of(cases: Iterable[tuple[str, Findings]]) -> dict[str, dict[str, R
 
 def _range(values: list[float]) -> ReferenceRange:
     return ReferenceRange(len(values), *(round(float(p), 4) for p in np.percentile(values, PERCENTILES)))
-
-
-def read_reference(told: Mapping[str, Any]) -> dict[str, dict[str, ReferenceRange]]:
-    """The distributions that a bundle tells, as :func:`dataclasses.asdict` wrote them.
-
-    :raises KeyError, TypeError, ValueError: when they make no sense.
-    """
-    return {
-        diagnosis: {key: _checked(ReferenceRange(**one)) for key, one in of_class.items()}
-        for diagnosis, of_class in told.items()
-        if DIAGNOSES.index(diagnosis) >= 0
-    }
-
-
-def _checked(one: ReferenceRange) -> ReferenceRange:
-    order = (one.p5, one.p25, one.p50, one.p75, one.p95)
-    if one.cases < 1 or not all(np.isfinite(order)) or sorted(order) != list(order):
-        raise ValueError("the percentiles of a reference distribution do not ascend")
-    return one
 
 
 def compare(findings: Findings, reference: Reference) -> tuple[LesionStatistic, ...]:

@@ -10,10 +10,10 @@ from COVIDMultitaskLib.findings import (
     LesionFindings,
     LesionStatistic,
     PictureFindings,
-    ReferenceRange,
     RegionFindings,
 )
 from COVIDMultitaskLib.labels import DIAGNOSES, DIAGNOSIS_NAMES
+from COVIDMultitaskLib.reference_ranges import ReferenceRange
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -18,9 +18,9 @@ from COVIDMultitaskLib.measuring.differential import (
     STATISTICS,
     compare,
     lesion_statistics,
-    read_reference,
     reference_of,
 )
+from COVIDMultitaskLib.reference_ranges import read_reference
 from COVIDMultitaskLib.volume import Geometry
 from Testing.library.lung_scenes import STORAGES, Ball, answer, draw, grid, stored, stored_geometry
 

@@ -16,11 +16,11 @@ from COVIDMultitaskLib.engines.deepsc_covid import DeepSCCovidEngine, lung_box
 from COVIDMultitaskLib.engines.registry import ENGINES, make_engine
 from COVIDMultitaskLib.engines.support import Support
 from COVIDMultitaskLib.errors import BundleError, Cancelled, NotChestCTError
-from COVIDMultitaskLib.findings import ReferenceRange
 from COVIDMultitaskLib.measuring import measure
 from COVIDMultitaskLib.networks.deepsc_covid import normalise
 from COVIDMultitaskLib.preparation.grid import resample
 from COVIDMultitaskLib.progress import Event, Progress
+from COVIDMultitaskLib.reference_ranges import ReferenceRange
 from COVIDMultitaskLib.volume import Geometry, Volume
 from Testing.library.lung_scenes import IDENTITY, STORAGES, draw, grid, stored, stored_geometry
 from Testing.library.tiny_bundle import write_random_bundle, write_tiny_bundle

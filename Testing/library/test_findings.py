@@ -26,11 +26,11 @@ from COVIDMultitaskLib.findings import (
     LobeFindings,
     PictureFindings,
     QualityFlag,
-    ReferenceRange,
     RegionFindings,
 )
 from COVIDMultitaskLib.labels import DIAGNOSES, LESIONS, LOBES, SEVERITIES
 from COVIDMultitaskLib.measuring import measure
+from COVIDMultitaskLib.reference_ranges import ReferenceRange
 from COVIDMultitaskLib.resources import resource
 from COVIDMultitaskLib.volume import IntensityKind, Provenance
 from Testing.library.lung_scenes import answer, draw, grid
