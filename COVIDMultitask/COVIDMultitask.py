@@ -38,15 +38,18 @@ class COVIDMultitask(ScriptedLoadableModule):
             "Nothing leaves this computer."
         )
         parent.acknowledgementText = _("Built on 3D Slicer, MONAI and PyTorch.")
-        afterStartup(registerSample)
+        afterStartup(self.registerSample)
 
+    def registerSample(self) -> None:
+        """Offer the phantom in Slicer's Sample Data module, where there is one."""
 
-def registerSample() -> None:
-    """Offer the phantom in Slicer's Sample Data module, where there is one."""
-    from COVIDMultitaskModule.sample import NAME, loadSample
+        def load():
+            from COVIDMultitaskModule.sample import loadSample
 
-    thumbnail = Path(__file__).resolve().parent / "Resources" / "Icons" / "ChestPhantom.png"
-    registerSampleData(NAME, str(thumbnail), lambda: loadSample(COVIDMultitaskLogic()))
+            return loadSample(COVIDMultitaskLogic())
+
+        thumbnail = Path(__file__).resolve().parent / "Resources" / "Icons" / "ChestPhantom.png"
+        registerSampleData(str(thumbnail), load)
 
 
 class COVIDMultitaskWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -262,164 +265,9 @@ class COVIDMultitaskTest(ScriptedLoadableModuleTest):
         slicer.mrmlScene.Clear()
 
     def runTest(self) -> None:
-        """Run all of them."""
-        for test in (
-            self.test_resultsLieOnTheScan,
-            self.test_correctionIsMeasured,
-            self.test_evidenceIsLaidOverTheScan,
-            self.test_panelKnowsWhatIsMissing,
-            self.test_sampleScanIsAnalysed,
-        ):
+        """Run all steps of ``COVIDMultitaskModule.self_test``."""
+        from COVIDMultitaskModule.self_test import STEPS
+
+        for step in STEPS:
             self.setUp()
-            print(f"{test.__name__}: {test()}", flush=True)
-
-    def test_resultsLieOnTheScan(self) -> str:
-        """Labels written for a tilted scan under a transform come back on the same voxels."""
-        import numpy as np
-
-        scan, lobes = self._tiltedScan()
-        nodes = self._write(scan, lobes, None)
-        labelmap = COVIDMultitaskLogic().exportLabelmap(nodes.lobes, scan)
-        self.assertTrue(np.array_equal(slicer.util.arrayFromVolume(labelmap), lobes))
-        self.assertEqual(nodes.lobes.GetTransformNodeID(), scan.GetTransformNodeID())
-        return f"{np.count_nonzero(lobes)} labelled voxels of a tilted scan under a transform came back in their places"
-
-    def test_correctionIsMeasured(self) -> str:
-        """A mask that is changed gives other findings; the model's mask comes back."""
-        import numpy as np
-        from COVIDMultitaskModule.correction import Corrections
-        from COVIDMultitaskModule.scene_writer import readMask, readRecord
-
-        scan, lobes = self._tiltedScan()
-        lesions = np.zeros_like(lobes)
-        lesions[3, 6:9, 4:8] = 1
-        nodes = self._write(scan, lobes, lesions)
-        changes: list[int] = []
-        corrections = Corrections(scan, lambda: changes.append(1))
-        larger = (lobes > 0).astype(np.uint8)
-        slicer.util.updateSegmentBinaryLabelmapFromArray(larger, nodes.lesions, "ground_glass", scan)
-        self.assertTrue(changes)
-        corrections.measure("self-test")
-        record: Any = readRecord(scan)
-        self.assertAlmostEqual(record.current["worst_lung_percent"], 100.0)
-        corrections.restore()
-        corrections.measure()
-        corrections.release()
-        restored: Any = readMask(scan, "lesions")
-        self.assertTrue(np.array_equal(restored, lesions))
-        record = readRecord(scan)
-        self.assertIsNone(record.correction)
-        return "a corrected mask gave 100 % affected lung; the model's mask and its findings came back"
-
-    def test_evidenceIsLaidOverTheScan(self) -> str:
-        """A map of evidence lies on the scan's grid and under its transform; it is shown and taken away."""
-        import numpy as np
-        from COVIDMultitaskModule.display import evidenceShown, setEvidenceShown, sliceComposites
-        from COVIDMultitaskModule.evidence import evidenceMaps
-        from COVIDMultitaskModule.exchange import Results
-        from COVIDMultitaskModule.scene_writer import writeResults
-
-        scan, lobes = self._tiltedScan()
-        uncertainty = (50 * (lobes > 0)).astype(np.uint8)
-        writeResults(scan, Results(lobes, None, {}, {"uncertainty": uncertainty}))
-        shown = evidenceMaps(scan)["uncertainty"]
-        self.assertTrue(np.array_equal(slicer.util.arrayFromVolume(shown), uncertainty))
-        self.assertEqual(shown.GetTransformNodeID(), scan.GetTransformNodeID())
-        setEvidenceShown(scan, shown, 0.5)
-        if not sliceComposites(slicer.mrmlScene):
-            return "a map of evidence lies on its scan; there are no slice views to show it in"
-        self.assertEqual(evidenceShown(scan), ("uncertainty", 0.5))
-        setEvidenceShown(scan, None, 0.5)
-        self.assertIsNone(evidenceShown(scan))
-        return "a map of evidence lies on its scan, was shown in the slice views and taken away"
-
-    def test_panelKnowsWhatIsMissing(self) -> str:
-        """In the application: Apply is disabled and says why, then enabled for a scan."""
-        module = getattr(slicer.modules, "covidmultitask", None)
-        if module is None:
-            return "skipped, there is no application around it"
-        slicer.util.selectModule("COVIDMultitask")
-        ui = module.widgetRepresentation().self().ui
-        self.assertFalse(ui.applyButton.enabled)
-        self.assertTrue(ui.applyButton.toolTip)
-        scan, _lobes = self._tiltedScan()
-        ui.inputSelector.setCurrentNode(scan)
-        self.assertIn("24", ui.scanLabel.text)
-        return "Apply said what is missing; a chosen scan was described"
-
-    def test_sampleScanIsAnalysed(self) -> str:
-        """The phantom, made and analysed by the worker with the weights that ship, twice; exported, saved, opened."""
-        import time
-
-        from COVIDMultitaskModule.compat import missingPackages
-        from COVIDMultitaskModule.engines import listEngines
-        from COVIDMultitaskModule.scene_writer import readMask, readRecord
-
-        if missingPackages() or not listEngines():
-            return "skipped, missing: " + (", ".join(missingPackages()) or "weights")
-        logic = COVIDMultitaskLogic()
-        seconds = []
-        try:
-            scan = logic.makeSample(spacing=(6.0, 4.0, 4.0))
-            for _turn in ("cold", "warm"):
-                started = time.monotonic()
-                nodes: Any = logic.analyze(scan)
-                seconds.append(time.monotonic() - started)
-        finally:
-            logic.close()
-        self.assertEqual(nodes.table.GetNumberOfRows(), 6)
-        record: Any = readRecord(scan)
-        lungs_ml = record.current["total"]["volume_ml"]
-        self.assertGreater(lungs_ml, 1500)
-        self.assertLess(lungs_ml, 9000)
-        self.assertTrue(record.diagnosis and record.origin)
-        lobes: Any = readMask(scan, "lobes")
-        self.assertTrue(lobes.any())
-        self._exportAndReopen(scan, record)
-        return (
-            f"{lungs_ml:.0f} ml of lung and {len(record.places)} lesions found in the phantom, "
-            f"first in {seconds[0]:.0f} s, then in {seconds[1]:.0f} s; exported, saved, and opened again"
-        )
-
-    def _exportAndReopen(self, scan, record) -> None:
-        """Files appear where they should; a saved scene holds the findings."""
-        import tempfile
-
-        from COVIDMultitaskModule.export import exportCase, exportScene
-        from COVIDMultitaskModule.scene_writer import readRecord
-
-        with tempfile.TemporaryDirectory() as folder:
-            written = {path.name for path in exportCase(scan, Path(folder) / "case")}
-            self.assertLessEqual({"findings.json", "findings.csv", "lobes.nrrd", "lesions.nrrd"}, written)
-            (saved,) = exportScene(slicer.mrmlScene, Path(folder) / "case.mrb")
-            name = scan.GetName()
-            slicer.mrmlScene.Clear()
-            self.assertTrue(slicer.mrmlScene.ReadFromMRB(str(saved), True))
-        again: Any = readRecord(slicer.mrmlScene.GetFirstNodeByName(name))
-        self.assertEqual(again.origin, record.origin)
-        self.assertEqual(again.rows, record.rows)
-
-    def _tiltedScan(self):
-        """A scan under a transform, and lobes on its grid."""
-        import numpy as np
-        import vtk
-
-        ijkToRas = slicer.util.vtkMatrixFromArray(
-            np.array([[-0.7, 0.1, 0.0, 50.0], [0.1, 0.7, 0.2, -30.0], [0.0, -0.1, 2.5, 10.0], [0.0, 0.0, 0.0, 1.0]])
-        )
-        scan = slicer.util.addVolumeFromArray(np.zeros((8, 20, 24), np.int16), ijkToRas, "tilted scan")
-        shift = vtk.vtkTransform()
-        shift.RotateX(15)
-        shift.Translate(40, -20, 30)
-        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
-        transform.SetMatrixTransformToParent(shift.GetMatrix())
-        scan.SetAndObserveTransformNodeID(transform.GetID())
-        lobes = np.zeros((8, 20, 24), np.uint8)
-        lobes[2:6, 4:16, 3:11], lobes[2:6, 4:16, 13:21] = 4, 1
-        return scan, lobes
-
-    def _write(self, scan, lobes, lesions):
-        from COVIDMultitaskModule.exchange import Results
-        from COVIDMultitaskModule.scene_writer import writeResults
-
-        return writeResults(scan, Results(lobes, lesions, {}))
+            print(f"{step.__name__}: {step(self)}", flush=True)

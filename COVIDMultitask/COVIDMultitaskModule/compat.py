@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-SAMPLE_CATEGORY = "COVIDMultitask"
+SAMPLE_CATEGORY, SAMPLE_NAME = "COVIDMultitask", "Chest phantom"
+"""In the Sample Data module; the name is also, in the user's language, that in the scene."""
 
 
 def tr(text: str) -> str:
@@ -143,15 +144,31 @@ def _notInstalled(name: str) -> Exception:
     return CovidMultitaskError(sentence.format(name=name))
 
 
-def openSegmentEditor(segmentationNode, volumeNode, segmentId: str) -> None:
-    """Open the Segment Editor with a segmentation, its scan and one of its segments chosen."""
+def widgetOf(name: str):
+    """The Python widget of a scripted module by its attribute of ``slicer.modules``; ``None``: it is not there."""
     import slicer
 
-    slicer.util.selectModule("SegmentEditor")
-    module = getattr(slicer.modules, "segmenteditor", None)
-    if module is None:
+    module = getattr(slicer.modules, name, None)
+    return module.widgetRepresentation().self() if module is not None else None
+
+
+def goTo(moduleName: str) -> bool:
+    """Show a module; whether there is a window to show it in."""
+    import slicer
+
+    try:
+        slicer.util.selectModule(moduleName)
+    except RuntimeError:
+        return False
+    return True
+
+
+def openSegmentEditor(segmentationNode, volumeNode, segmentId: str) -> None:
+    """Open the Segment Editor with a segmentation, its scan and one of its segments chosen."""
+    widget = widgetOf("segmenteditor") if goTo("SegmentEditor") else None
+    if widget is None:
         return
-    editor = module.widgetRepresentation().self().editor
+    editor = widget.editor
     editor.setSegmentationNode(segmentationNode)
     # Before 5.2 the source volume was called master volume.
     choose = getattr(editor, "setSourceVolumeNode", None) or editor.setMasterVolumeNode
@@ -226,7 +243,7 @@ def afterStartup(call: Callable[[], None]) -> None:
         app.connect("startupCompleted()", call)
 
 
-def registerSampleData(name: str, thumbnail: str, load: Callable[[], Any]) -> None:
+def registerSampleData(thumbnail: str, load: Callable[[], Any]) -> None:
     """Add an entry to Slicer's Sample Data module, in a build that has it.
 
     :param load: makes the sample and returns its node; nothing is downloaded.
@@ -236,14 +253,14 @@ def registerSampleData(name: str, thumbnail: str, load: Callable[[], Any]) -> No
     except ImportError:
         return
     known = SampleDataLogic.sampleDataSourcesByCategory(SAMPLE_CATEGORY)
-    known[:] = [source for source in known if source.sampleName != name]  # the module was loaded again
+    known[:] = [source for source in known if source.sampleName != SAMPLE_NAME]  # the module was loaded again
     SampleDataLogic.registerCustomSampleDataSource(
         category=SAMPLE_CATEGORY,
-        sampleName=name,
+        sampleName=SAMPLE_NAME,
         thumbnailFileName=thumbnail,
         uris="",
-        fileNames=f"{name}.nrrd",
-        nodeNames=name,
+        fileNames=f"{SAMPLE_NAME}.nrrd",
+        nodeNames=SAMPLE_NAME,
         customDownloader=lambda source: [node for node in (load(),) if node is not None],
     )
 

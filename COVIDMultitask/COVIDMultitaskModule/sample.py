@@ -9,15 +9,12 @@ import slicer
 from COVIDMultitaskLib.errors import CovidMultitaskError, InputError
 
 from .analysis import State
-from .compat import busy
+from .compat import SAMPLE_NAME, busy
 from .compat import tr as _
 from .display import showScan
 from .exchange import ExchangeFolder
 from .protocol import DoneMessage, ErrorMessage, ProgressBar, ProgressMessage
 from .worker import Job, WorkerClient
-
-NAME = "Chest phantom"
-"""In the Sample Data module and, in the user's language, in the scene."""
 
 PLAN = (("read", 0.9), ("write", 0.1))
 
@@ -119,7 +116,7 @@ def _read(path):
     storage = slicer.vtkMRMLNRRDStorageNode()
     storage.SetFileName(str(path))
     node = slicer.vtkMRMLScalarVolumeNode()
-    node.SetName(_(NAME))
+    node.SetName(_(SAMPLE_NAME))
     if not storage.ReadData(node):
         raise InputError("The sample scan cannot be read; free some disk space and try again.")
     return node

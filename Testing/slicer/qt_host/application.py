@@ -116,6 +116,8 @@ class Application:
         parent.isEntered = True
         widget.enter()
         self._widgets.append(widget)
+        representation = types.SimpleNamespace(self=lambda: widget)
+        slicer.modules.covidmultitask = types.SimpleNamespace(widgetRepresentation=lambda: representation)
         self.check()
         return widget
 
@@ -127,6 +129,7 @@ class Application:
                 selector.release()
             widget.parent.frame.deleteLater()
         self._widgets.clear()
+        vars(slicer.modules).pop("covidmultitask", None)
         self.qApplication.processEvents()
 
     def check(self) -> None:
