@@ -1,4 +1,7 @@
-"""Look at data before training, and divide them: ``python -m training.data check ROOT``, ``... split ROOT``."""
+"""Look at data before training, and divide them: ``python -m training.data check ROOT``, ``... split ROOT``.
+
+``... example DIR`` writes made-up data to try both with.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from training.data.checking.contact_sheet import MOST, contact_sheet
 from training.data.checking.problems import Problem, problems_between, problems_within
 from training.data.checking.table import Checked, report
 from training.data.conventions import LOBE_CODES
+from training.data.example import write_example
 from training.data.record import Record
 from training.data.registry import ADAPTERS, adapter, discover
 from training.data.similarity import group_similar
@@ -75,6 +79,13 @@ def split(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def example(options: argparse.Namespace, console: Console) -> int:
+    """Write a made-up data set. :raises OutputError: the folder cannot be written."""
+    write_example(options.root, options.patients)
+    console.print(f"Made-up patients: {options.root / 'manifest.csv'}", markup=False, highlight=False)
+    return 0
+
+
 def _sets(options: argparse.Namespace) -> list[tuple[Adapter, Path]]:
     return [(adapter(options.dataset), options.root)] if options.dataset else discover(options.root)
 
@@ -124,6 +135,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="JSON file to write")
     command.add_argument("--folds", type=int, metavar="K", help="K parts for cross-validation instead of three")
     command.add_argument("--seed", type=int, default=0)
+    command = commands.add_parser("example", help="write a made-up data set to try the training with")
+    command.set_defaults(run=example)
+    command.add_argument("root", type=Path, metavar="DIR", help="folder to write")
+    command.add_argument("--patients", type=int, default=9, metavar="N")
+    command.add_argument("--spacing", type=float, nargs=3, default=(5.0, 4.0, 4.0), metavar=("Z", "Y", "X"))
     return parser
 
 
