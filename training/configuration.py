@@ -86,6 +86,7 @@ class Data(Part):
     :param spacing_mm: of the network's grid.
     :param cache: where prepared records are kept.
     :param largest: scans are cropped to at most this many voxels (z, y, x).
+    :param fractions: share of the records by part; without val, simulated scans alone are validated on.
     :param split: a split file to use; ``None``: made by ``fractions``, or by ``folds``.
     :param folds: cross-validation: train on all folds but number ``fold``.
     """
@@ -106,8 +107,10 @@ class Data(Part):
             raise ValueError("name at least one source, or synthetic scans")
         if self.folds is not None and self.fold >= self.folds:
             raise ValueError(f"there is no fold {self.fold} of {self.folds}; they count from 0")
-        if not {"train", "val"} <= set(self.fractions):
-            raise ValueError("fractions must name train and val")
+        if "train" not in self.fractions:
+            raise ValueError("fractions must name train")
+        if self.synthetic is None and "val" not in self.fractions:
+            raise ValueError("fractions must name val, for there are no simulated scans to validate on")
         return self
 
 

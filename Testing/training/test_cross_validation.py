@@ -78,6 +78,27 @@ def test_every_slice_is_measured_by_weights_that_never_saw_it(command, place: Pa
     assert parts[0] == parts[1] and sorted(map(len, parts[0].values())) == [2, 2]
 
 
+def test_without_a_validation_part_all_slices_train(command, place: Path) -> None:
+    from training.configuration import read_experiment
+    from training.learning.run import Run
+    from training.learning.sources import gather
+
+    experiment = read_experiment(place / "tiny.yaml", ["data.fractions={train: 1}"])
+    run = Run(place / "whole")
+    run.begin(experiment)
+    found = gather(experiment, run, lambda line: None)
+    assert [len(pool.cases) for pool in found.pools if pool.slices] == [SLICES]
+    assert [len(cases) for cases in found.held_out] == [1]
+
+
+def test_something_must_be_left_to_validate_on(command, place: Path) -> None:
+    from COVIDMultitaskLib.errors import InputError
+    from training.configuration import read_experiment
+
+    with pytest.raises(InputError, match="fractions must name val"):
+        read_experiment(place / "tiny.yaml", ["data.fractions={train: 1}", "data.synthetic=null"])
+
+
 def test_given_again_it_trains_nothing_anew_and_refuses_slices_it_does_not_know(command, place: Path, capsys) -> None:
     from training.cross_validate import main
 

@@ -146,7 +146,7 @@ def _divided(experiment: Experiment, records: list[Record], run: Run) -> tuple[S
         split.write(run.split_file)
     if data.folds is not None:
         return split, *split.fold(records, data.fold)
-    return split, split.select(records, "train"), split.select(records, "val")
+    return split, split.select(records, "train"), split.select(records, "val") if "val" in split.parts else []
 
 
 def _add_records(source: Source, records: Sequence[Record], cache: PreparedCache, pools: list[Pool]) -> None:
