@@ -65,27 +65,41 @@ def simulated_looks(chest: Chest) -> Looks:
     return measure_looks(chest.hu.numpy(), chest.lobes.numpy(), SPACING_MM, chest.lesions.numpy())
 
 
-def table(real: dict[str, Looks], simulations: list[Looks]) -> str:
-    """Each figure of the real scans beside the simulated ones' median and 5th and 95th percentile."""
-    names = list(simulations[0].figures())
-    rows = ["figure".ljust(16) + "".join(name.rjust(10) for name in real) + "   simulated (5 % to 95 %)"]
-    for name in names:
+def side_by_side(real: dict[str, Looks], simulations: list[Looks]) -> list[list[str]]:
+    """A heading, then each figure: its name, that of each real scan, and the simulated ones' median and 5th and 95th
+    percentile; "-" where there was nothing to measure.
+    """
+    rows = [["figure", *real, "simulated (5 % to 95 %)"]]
+    for name in simulations[0].figures():
         values = np.array([one.figures()[name] for one in simulations])
         values = values[~np.isnan(values)]
         low, middle, high = np.percentile(values, (5, 50, 95)) if len(values) else (np.nan,) * 3
-        row = name.ljust(16) + "".join(f"{one.figures()[name]:10.1f}" for one in real.values())
-        rows.append(f"{row}   {middle:8.1f} ({low:.1f} to {high:.1f})")
-    return "\n".join(rows)
+        told = [_rounded(one.figures()[name]) for one in real.values()]
+        rows.append([name, *told, f"{_rounded(middle)} ({_rounded(low)} to {_rounded(high)})"])
+    return rows
 
 
-def _real_scans(data: Path) -> dict[str, tuple[Path, Path | None]]:
-    """Scan and lung mask, where there is one, by a short name."""
+def table(real: dict[str, Looks], simulations: list[Looks]) -> str:
+    """:func:`side_by_side` as lines of text."""
+    width = max(map(len, real), default=0) + 2
+    return "\n".join(
+        first.ljust(16) + "".join(cell.rjust(width) for cell in cells) + f"   {last}"
+        for first, *cells, last in side_by_side(real, simulations)
+    )
+
+
+def _rounded(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def real_scans(data: Path) -> dict[str, tuple[Path, Path | None]]:
+    """Scan and lung mask, where there is one, by name: those under ``ct/``."""
     scans: dict[str, tuple[Path, Path | None]] = {}
     for path in sorted((data / "ct").iterdir()):
         name = path.name.split(".")[0]
         if not name.endswith("_lung"):
             mask = path.with_name(f"{name}_lung.nii.gz")
-            scans[name.replace("imlab_", "")[:8]] = (path, mask if mask.exists() else None)
+            scans[name] = (path, mask if mask.exists() else None)
     return scans
 
 
@@ -97,7 +111,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=24)
     parser.add_argument("--appearance", choices=list(APPEARANCES), default="train")
     arguments = parser.parse_args()
-    real = {name: real_looks(*paths) for name, paths in _real_scans(arguments.data).items()}
+    real = {name: real_looks(*paths) for name, paths in real_scans(arguments.data).items()}
     chests = simulated(arguments.anatomies, arguments.count, arguments.appearance)
     print(table(real, [simulated_looks(chest) for chest in chests]))
 
