@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from COVIDMultitaskLib.engines.amyar import lungs_of_picture
 from COVIDMultitaskLib.labels import DIAGNOSES
+from COVIDMultitaskLib.networks.amyar import normalise
 from COVIDMultitaskLib.preparation.grid import grid_of_shape
+from COVIDMultitaskLib.reference_ranges import read_reference
 from training.data.dataset import UNKNOWN, Case
 from training.data.record import NOT_ANNOTATED, Record
 from training.engines.amyar import AmyarLearner, _of_pictures, covid_of_slices
@@ -245,3 +247,44 @@ def test_lesions_come_back_onto_the_scan(learner) -> None:
     # A margin of 10 mm, which is 1.25 voxels, around the lungs at 3..16, 4..19 and 4..35.
     assert all(abs(a - b) <= 1 for a, b in zip(low, (2, 3, 3), strict=True))
     assert all(abs(a - b) <= 1 for a, b in zip(high, (17, 20, 36), strict=True))
+
+
+# -- what bundles are told
+
+
+def known_cases(count: int) -> list[Case]:
+    """Scans whose every label is known, of all diagnoses in turn."""
+    lobes = torch.zeros(20, 24, 40, dtype=torch.uint8)
+    lobes[3:-3, 4:-4, 4:18], lobes[3:-3, 4:-4, 22:36] = 5, 2
+    cases = []
+    for seed in range(count):
+        lesions = lesions_of()
+        lesions[10 : 10 + seed // 3, 8:14, 6:12] = 1
+        cases.append(case({"diagnosis": DIAGNOSES[seed % 3]}, seed, lobes=lobes, lesions=lesions))
+    return cases
+
+
+def test_deepsc_covid_tells_how_known_lesions_are_distributed() -> None:
+    told = deepsc().eval().calibration(known_cases(15)).settings
+    reference = read_reference(told["lesion_reference"])
+    assert set(reference) == set(DIAGNOSES) and told["temperature"]["diagnosis"] > 0
+    volume = reference["covid_19"]["volume_ml"]
+    smallest = 4 * 6 * 6 * 0.512  # millilitres of the lesion that all cases have
+    assert volume.cases == 5 and smallest <= volume.p5 < volume.p50 == pytest.approx(smallest * 1.5, rel=0.01)
+
+
+def test_without_masks_nothing_is_told_of_lesions() -> None:
+    told = deepsc().eval().calibration([case({"diagnosis": "covid_19"})]).settings
+    assert told["lesion_reference"] == {} and told["temperature"] == {"diagnosis": 1.0}
+
+
+def test_amyar_tells_how_well_held_out_slices_are_reconstructed() -> None:
+    learner = amyar().eval()
+    picture = Case(case().record, case().hu[8:9])
+    only = learner.calibration([picture]).settings["unlikeness"]
+    image = normalise(_of_pictures(batch_of(picture)).hu)[:, None]
+    with torch.no_grad():
+        error = (learner.network(image).reconstruction - image).square().mean()
+    assert only["mean"] == pytest.approx(float(error), rel=0.01) and only["threshold"] == 3.0
+    several = learner.calibration([picture, *known_cases(2)]).settings["unlikeness"]
+    assert several["deviation"] > only["deviation"] > 0

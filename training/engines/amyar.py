@@ -38,11 +38,10 @@ from training.data.record import NOT_ANNOTATED
 from training.engines.boxes import hu_in, mask_in, scan_of
 from training.engines.heads import Row, calibrated_heads, two_classes
 from training.engines.lungs import lung_areas
-from training.engines.triage import covid_of, covid_term
 from training.learning.learner import Batch, Learner
-from training.learning.losses import Term, any_lesion_term
+from training.learning.losses import Term, any_lesion_term, covid_term
 from training.learning.sampling import collate_for_networks
-from training.learning.targets import lesion_dice
+from training.learning.targets import covid_of, lesion_dice
 
 LESION_THRESHOLD = 0.5
 """Of the lesions' probability."""

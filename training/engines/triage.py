@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from COVIDMultitaskLib import labels
 from COVIDMultitaskLib.networks.triage import WINDOW_HU, Found, TriageNetwork
 from COVIDMultitaskLib.preparation.intensity import unit_window
 from training.calibration import BundleCalibration
@@ -29,8 +28,8 @@ from training.data.record import NOT_ANNOTATED
 from training.engines.heads import calibrated_heads, two_classes
 from training.engines.lungs import lung_areas
 from training.learning.learner import Batch, Learner
-from training.learning.losses import Term
-from training.learning.targets import lesion_dice
+from training.learning.losses import Term, covid_term
+from training.learning.targets import covid_of, lesion_dice
 
 LARGEST_PLANE = (128, 160)
 """Rows and columns of a training box at most; as published."""
@@ -151,21 +150,12 @@ class TriageLearner(Learner):
         return lesions
 
 
-def covid_of(batch: Batch) -> torch.Tensor:
-    """Long (b,): 1 for COVID-19, 0 for anything else, ``UNKNOWN`` where the labels leave both open."""
-    possible = batch["possible_diagnoses"]
-    place = labels.DIAGNOSES.index("covid_19")
-    covid = possible[:, place]
-    others = torch.cat([possible[:, :place], possible[:, place + 1 :]], 1).any(1)
-    return torch.where(covid & others, UNKNOWN, covid.long())
-
-
 def lesion_term(logits: torch.Tensor, lesions: torch.Tensor | None, covid: torch.Tensor) -> Term:
     """Binary cross-entropy over the annotated voxels of COVID-19 cases, each case's average.
 
     :param logits: (b, z, y, x).
     :param lesions: uint8 (b, z, y, x), lesions of any kind above 0, or ``NOT_ANNOTATED``.
-    :param covid: long (b,) of :func:`covid_of`.
+    :param covid: long (b,) of :func:`training.learning.targets.covid_of`.
     """
     if lesions is None:
         return Term(logits[:0].sum().float(), logits.new_zeros((), dtype=torch.float))
@@ -174,18 +164,6 @@ def lesion_term(logits: torch.Tensor, lesions: torch.Tensor | None, covid: torch
     loss = F.binary_cross_entropy_with_logits(logits.float(), truth, reduction="none").masked_fill(~counted, 0.0)
     voxels = counted.flatten(1).sum(1)
     return Term((loss.flatten(1).sum(1) / voxels.clamp(min=1)).sum(), (voxels > 0).float().sum())
-
-
-def covid_term(logits: torch.Tensor, covid: torch.Tensor) -> Term:
-    """Binary cross-entropy of every case whose status is known.
-
-    :param logits: (b,).
-    :param covid: long (b,) of :func:`covid_of`.
-    """
-    known = covid != UNKNOWN
-    truth = covid.clamp(min=0).float()
-    loss = F.binary_cross_entropy_with_logits(logits.float(), truth, reduction="none").masked_fill(~known, 0.0)
-    return Term(loss.sum(), known.float().sum())
 
 
 def _box_of(lungs: np.ndarray) -> Box:

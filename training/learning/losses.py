@@ -191,6 +191,17 @@ def diagnosis_term(logits: torch.Tensor, possible: torch.Tensor | None) -> Term:
     return _nothing(logits) if possible is None else _class_term(logits, possible)
 
 
+@_in_float32
+def covid_term(logits: torch.Tensor, covid: torch.Tensor) -> Term:
+    """Binary cross-entropy of COVID-19 against everything else.
+
+    :param logits: (b,).
+    :param covid: long (b,), 1 for COVID-19, 0 for anything else, -1 where unknown.
+    """
+    losses = F.binary_cross_entropy_with_logits(logits, covid.clamp(min=0).float(), reduction="none")
+    return _summed(losses, covid >= 0)
+
+
 def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
     """The sum of a tensor over the processes of ``torch.distributed``; itself where there is one process."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):

@@ -19,6 +19,15 @@ def severity_of(batch: Batch) -> torch.Tensor:
     return torch.where(batch["severity"] == UNKNOWN, from_grade, batch["severity"])
 
 
+def covid_of(batch: Batch) -> torch.Tensor:
+    """Long (b,): 1 for COVID-19, 0 for anything else, ``UNKNOWN`` where the labels leave both open."""
+    possible = batch["possible_diagnoses"]
+    place = labels.DIAGNOSES.index("covid_19")
+    covid = possible[:, place]
+    others = torch.cat([possible[:, :place], possible[:, place + 1 :]], 1).any(1)
+    return torch.where(covid & others, UNKNOWN, covid.long())
+
+
 def lobe_dice(found: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
     """Mean Dice of the lobes, or of the lungs where only these are known; nothing where neither is.
 
