@@ -22,6 +22,8 @@ if importlib.util.find_spec("COVIDMultitaskLib") is None:  # a source checkout: 
 from COVIDMultitaskModule.compat import afterStartup, registerSampleData
 from COVIDMultitaskModule.compat import tr as _
 
+HOMEPAGE = "https://github.com/SlicerCOVIDMultitask/SlicerCOVIDMultitask#readme"
+
 
 class COVIDMultitask(ScriptedLoadableModule):
     """What Slicer lists."""
@@ -37,6 +39,7 @@ class COVIDMultitask(ScriptedLoadableModule):
             "measures them per lobe, and estimates severity and diagnosis. For research only, not for diagnosis. "
             "Nothing leaves this computer."
         )
+        parent.helpText += f'<p><a href="{HOMEPAGE}">{_("How to use it, and what to do when something goes wrong")}</a>'
         parent.acknowledgementText = _("Built on 3D Slicer, MONAI and PyTorch.")
         afterStartup(self.registerSample)
 

@@ -29,6 +29,9 @@ from .terminology import loadContext, terminologyEntry
 
 LABELS: dict[str, Sequence[Label]] = {"lobes": LOBES, "lesions": LESIONS}
 
+_LABELMAP = "Binary labelmap"
+"""Slicer's name of the representation."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -115,33 +118,81 @@ def writeModelMask(volumeNode, kind: str, labelmap: np.ndarray) -> None:
 def readMask(volumeNode, kind: str) -> np.ndarray | None:
     """The labels (z, y, x), uint8, of a result on its scan's grid; ``None``: there is no such result.
 
-    :param kind: "lobes" or "lesions", or these with ``MODEL`` added. Segments that the user added do not count.
+    :param kind: "lobes" or "lesions", or these with ``MODEL`` added. Segments that the user added do not count; where
+        segments overlap, the later wins.
     """
     node = findResult(volumeNode, kind)
     if node is None:
         return None
-    segmentation = node.GetSegmentation()
-    shape = slicer.util.arrayFromVolume(volumeNode).shape
     values = {label.key: label.value for label in LABELS[kind.removesuffix(MODEL)]}
-    numbered = [segmentation.GetNthSegmentID(n) for n in range(segmentation.GetNumberOfSegments())]
-    lookup = np.array([0, *(values.get(identifier, 0) for identifier in numbered)], np.uint8)
-    merged = _merged(node, volumeNode)
-    if not np.array_equal(lookup, np.arange(len(lookup))):
-        merged = lookup[merged]
-    return merged.astype(np.uint8).reshape(shape)
+    layers = _layers(node.GetSegmentation(), values)
+    ijkToRas = _matrixOf(volumeNode)
+    if not all(np.allclose(_matrixOf(image), ijkToRas, atol=1e-4) for image, _ in layers):
+        return _resampled(node, volumeNode, values)
+    mask = np.zeros(slicer.util.arrayFromVolume(volumeNode).shape, np.uint8)
+    for image, table in layers:
+        _paste(image, table, mask)
+    return mask
 
 
-def _merged(node, volumeNode) -> np.ndarray:
-    """All segments, numbered 1, 2, 3 in their order, on the volume's grid in the frame that both share."""
+def _layers(segmentation, values: Mapping[str, int]) -> list[tuple[Any, np.ndarray]]:
+    """The label maps behind the segments in their order, each with the value wanted for each of its labels.
+
+    :param values: the wanted values by the segments' identifiers; other segments are left out.
+    """
+    layers: list[tuple[Any, np.ndarray]] = []
+    for index in range(segmentation.GetNumberOfSegments()):
+        value, segment = values.get(segmentation.GetNthSegmentID(index)), segmentation.GetNthSegment(index)
+        image = segment.GetRepresentation(_LABELMAP)
+        if value is None or image is None or image.IsEmpty():
+            continue
+        if not layers or layers[-1][0] is not image:
+            layers.append((image, np.zeros(int(image.GetScalarRange()[1]) + 1, np.uint8)))
+        if segment.GetLabelValue() < len(layers[-1][1]):
+            layers[-1][1][segment.GetLabelValue()] = value
+    return layers
+
+
+def _matrixOf(volumeOrImage) -> np.ndarray:
+    """(4, 4) from voxel indices (i, j, k) to RAS, without a parent transform."""
+    matrix = vtk.vtkMatrix4x4()
+    if volumeOrImage.IsA("vtkMRMLVolumeNode"):
+        volumeOrImage.GetIJKToRASMatrix(matrix)
+    else:
+        volumeOrImage.GetImageToWorldMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def _paste(image, table: np.ndarray, mask: np.ndarray) -> None:
+    """Put the labels of an image, each as its value in ``table``, over a mask on the same lattice.
+
+    :param image: may be smaller or larger than the mask.
+    """
+    extent = image.GetExtent()
+    ends = [(extent[2 * axis], extent[2 * axis + 1] + 1) for axis in (2, 1, 0)]
+    limits = [(max(start, 0), min(stop, length)) for (start, stop), length in zip(ends, mask.shape, strict=True)]
+    if any(first >= last for first, last in limits):
+        return
+    labels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape([stop - start for start, stop in ends])
+    inImage = tuple(slice(first - start, last - start) for (first, last), (start, _) in zip(limits, ends, strict=True))
+    inMask = tuple(slice(first, last) for first, last in limits)
+    found = table[labels[inImage]]
+    np.copyto(mask[inMask], found, where=found > 0)
+
+
+def _resampled(node, volumeNode, values: Mapping[str, int]) -> np.ndarray:
+    """The labels of segments that lie on another lattice than the volume's."""
+    segmentation = node.GetSegmentation()
     grid = _orientedImage(volumeNode, np.zeros((1, 1, 1), np.uint8))
     x, y, z = volumeNode.GetImageData().GetDimensions()
     grid.SetExtent(0, x - 1, 0, y - 1, 0, z - 1)
     merged = slicer.vtkOrientedImageData()
     mode = slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY
-    isEmpty = node.GetSegmentation().GetNumberOfSegments() == 0
-    if isEmpty or not node.GenerateMergedLabelmapForAllSegments(merged, mode, grid):
-        return np.zeros(x * y * z, np.uint8)
-    return vtk_to_numpy(merged.GetPointData().GetScalars())
+    if not node.GenerateMergedLabelmapForAllSegments(merged, mode, grid):
+        return np.zeros((z, y, x), np.uint8)
+    numbered = [segmentation.GetNthSegmentID(n) for n in range(segmentation.GetNumberOfSegments())]
+    lookup = np.array([0, *(values.get(identifier, 0) for identifier in numbered)], np.uint8)
+    return lookup[vtk_to_numpy(merged.GetPointData().GetScalars())].reshape(z, y, x)
 
 
 def writeSegmentation(volumeNode, kind: str, labelmap: np.ndarray):
@@ -192,8 +243,7 @@ def _segment(label: Label, image):
     segment.SetColorAutoGenerated(False)
     segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), terminologyEntry(label))
     segment.SetLabelValue(label.value)
-    name = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
-    segment.AddRepresentation(name, image)
+    segment.AddRepresentation(_LABELMAP, image)
     return segment
 
 

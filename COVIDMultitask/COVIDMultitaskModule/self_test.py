@@ -37,7 +37,7 @@ PATIENCE_S = 300.0
 def resultsLieOnTheScan(test: TestCase) -> str:
     """Labels written for a tilted scan under a transform come back on the same voxels."""
     scan, lobes = _tiltedScan()
-    nodes = writeResults(scan, Results(lobes, None, {}))
+    nodes: Any = writeResults(scan, Results(lobes, None, {}))
     labelmap = exportLabelmap(nodes.lobes, scan)
     test.assertTrue(np.array_equal(slicer.util.arrayFromVolume(labelmap), lobes))
     test.assertEqual(nodes.lobes.GetTransformNodeID(), scan.GetTransformNodeID())

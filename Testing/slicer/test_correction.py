@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import slicer
+import vtk
 from COVIDMultitaskModule.correction import Corrections, geometryOf
 from COVIDMultitaskModule.display import jumpTo, worldPosition
 from COVIDMultitaskModule.exchange import Results
@@ -16,6 +17,7 @@ from COVIDMultitaskModule.result_nodes import MODEL, findResult
 from COVIDMultitaskModule.scene_writer import readMask, readRecord, readResults, writeResults
 from slicer_host.chest import findings, ijkToRas, toyChest
 from slicer_host.scene import linearTransform, worldPositions
+from vtk.util.numpy_support import numpy_to_vtk
 
 from COVIDMultitaskLib.errors import InputError, OutputError
 from COVIDMultitaskLib.labels import LOBES
@@ -61,6 +63,41 @@ def test_segments_that_the_user_added_do_not_count(scan, nodes):
     identifier = nodes.lesions.GetSegmentation().AddEmptySegment("mine", "mine")
     edit(nodes.lesions, scan, identifier, np.pad(np.ones((2, 2, 2)), ((0, 22), (0, 46), (0, 62))))
     np.testing.assert_array_equal(readMask(scan, "lesions"), toyChest().lesions)
+
+
+def test_a_segment_drawn_over_others_wins_and_one_outside_the_scan_does_no_harm(scan, nodes):
+    """An image of its own, such as an effect makes: larger than the scan, in another layer."""
+    x, y, z = scan.GetImageData().GetDimensions()
+    large = np.zeros((z + 4, y + 6, x + 8), np.int16)
+    large[2 : z + 2, 3 : y + 3, 4 : x + 4] = toyChest().lobes == 4
+    large[0], large[:, :, 0] = 1, 1
+    image = slicer.vtkOrientedImageData()
+    image.SetExtent(-4, x + 3, -3, y + 2, -2, z + 1)
+    scalars = numpy_to_vtk(large.ravel(), deep=True)
+    image.GetPointData().SetScalars(scalars)
+    toRas = vtk.vtkMatrix4x4()
+    scan.GetIJKToRASMatrix(toRas)
+    image.SetImageToWorldMatrix(toRas)
+    segment = nodes.lesions.GetSegmentation().GetSegment("consolidation")
+    segment.SetLabelValue(1)
+    segment.AddRepresentation("Binary labelmap", image)
+    expected = np.where(toyChest().lobes == 4, 2, np.where(toyChest().lesions == 1, 1, 0))
+    np.testing.assert_array_equal(readMask(scan, "lesions"), expected)
+
+
+def test_a_segment_on_a_lattice_of_its_own_is_resampled(scan, nodes):
+    image = nodes.lesions.GetSegmentation().GetSegment("ground_glass").GetRepresentation("Binary labelmap")
+    shifted = slicer.vtkOrientedImageData()
+    shifted.DeepCopy(image)
+    toRas = vtk.vtkMatrix4x4()
+    shifted.GetImageToWorldMatrix(toRas)
+    step = np.array([toRas.GetElement(row, 0) for row in range(3)])
+    for row in range(3):
+        toRas.SetElement(row, 3, toRas.GetElement(row, 3) + 2 * step[row])
+    shifted.SetImageToWorldMatrix(toRas)
+    nodes.lesions.GetSegmentation().GetSegment("ground_glass").AddRepresentation("Binary labelmap", shifted)
+    found, expected = readMask(scan, "lesions") == 1, np.roll(toyChest().lesions == 1, 2, axis=2)
+    assert (found & expected).sum() > 0.95 * expected.sum() and found.sum() < 1.05 * expected.sum()
 
 
 def test_the_models_masks_are_out_of_sight(scan, nodes):

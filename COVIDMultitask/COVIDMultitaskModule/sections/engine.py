@@ -102,19 +102,22 @@ class EngineSection:
         """Look for engines again."""
         wanted = self._setting("Bundle")
         self._entries = listEngines(self.ui.bundlesFolder.currentPath)
-        self.ui.engineSelector.blockSignals(True)
-        self.ui.engineSelector.clear()
-        for entry in self._entries:
-            self.ui.engineSelector.addItem(entry.title if not entry.problem else f"{entry.title} (!)")
-        self._select(self.ui.engineSelector, [entry.bundle for entry in self._entries], wanted)
-        self.ui.engineSelector.blockSignals(False)
+        titles = [entry.title if not entry.problem else f"{entry.title} (!)" for entry in self._entries]
+        self._fill(self.ui.engineSelector, titles, [entry.bundle for entry in self._entries], wanted)
         self._describe()
 
     def _setting(self, name: str) -> str:
         return str(self._settings.value(SETTINGS + name, "") or "")
 
-    def _select(self, selector, values: list[str], wanted: str) -> None:
+    def _fill(self, selector, titles: Sequence[str], values: list[str], wanted: str) -> None:
+        """List titles, whole in their tooltips also in a narrow panel; choose the wanted value or the first."""
+        selector.blockSignals(True)
+        selector.clear()
+        for index, title in enumerate(titles):
+            selector.addItem(title)
+            selector.setItemData(index, title, qt.Qt.ToolTipRole)
         selector.currentIndex = values.index(wanted) if wanted in values else 0 if values else -1
+        selector.blockSignals(False)
 
     def _chosen(self) -> None:
         if self.entry is not None:
@@ -142,12 +145,8 @@ class EngineSection:
         if wanted and wanted not in [device.key for device in devices]:
             devices = [*devices, Device(wanted, _("{device} (not seen now)").format(device=wanted))]
         self._devices = devices
-        self.ui.deviceSelector.blockSignals(True)
-        self.ui.deviceSelector.clear()
-        for device in devices:
-            self.ui.deviceSelector.addItem(device.title)
-        self._select(self.ui.deviceSelector, [device.key for device in devices], wanted)
-        self.ui.deviceSelector.blockSignals(False)
+        titles, keys = [device.title for device in devices], [device.key for device in devices]
+        self._fill(self.ui.deviceSelector, titles, keys, wanted)
         self._describe()
 
     # -- bundles of the user's own
