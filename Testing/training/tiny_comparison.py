@@ -14,7 +14,7 @@ def write_comparison(folder: Path, changes: dict[str, Any] | None = None, **scan
     """The comparison's file in ``folder``, with its scans beside it: the joint network with and without a task."""
     shared = yaml.safe_load(write_experiment(folder, **scans).read_text())
     del shared["name"]
-    shared["schedule"] = {"steps": 4, "steps_per_epoch": 2, "validate_every": 2}
+    shared["schedule"] = {"steps": 2, "steps_per_epoch": 1, "validate_every": 3}
     content = {
         "name": "tiny",
         "title": "With and without lobes",

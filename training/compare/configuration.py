@@ -19,10 +19,12 @@ class Arm(Part):
     """One way to train.
 
     :param title: for tables and plots.
+    :param like: an arm before this one; its changes come first.
     :param changes: to the shared experiment.
     """
 
     title: str
+    like: Name | None = None
     changes: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -77,6 +79,11 @@ class Comparison(Part):
     def _consistent(self) -> Comparison:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("the same seed twice is the same training twice")
+        before: list[str] = []
+        for name, arm in self.arms.items():
+            if arm.like is not None and arm.like not in before:
+                raise ValueError(f"{name} is to be like {arm.like}, which is no arm before it")
+            before.append(name)
         chosen = [self.choice] if self.choice else []
         compared = [name for claim in self.claims for name in (claim.arm, claim.against)]
         for arm in [*compared, *(name for choice in chosen for name in choice.among)]:
@@ -93,13 +100,17 @@ class Comparison(Part):
 
         :raises InputError: when the arm's experiment is wrong.
         """
-        content = merged(self.shared, self.arms[arm].changes)
+        content = merged(self.shared, self._changes(arm))
         try:
             return Experiment.model_validate({**content, "name": f"{self.name}-{arm}", "seed": seed})
         except ValidationError as error:
             raise InputError(
                 f"The arm {arm} of {self.name}: {first_mistake(error)}; correct the comparison."
             ) from error
+
+    def _changes(self, arm: str) -> dict[str, Any]:
+        like, own = self.arms[arm].like, self.arms[arm].changes
+        return merged(self._changes(like), own) if like else own
 
 
 def read_comparison(path: str | Path, changes: Sequence[str] = (), smoke: bool = False) -> Comparison:

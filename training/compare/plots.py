@@ -37,6 +37,8 @@ def draw_figures(comparison: Comparison, findings: Findings) -> bytes:
 
 
 def _draw_measure(axes: Axes, title: str, figures: Sequence[ArmFigure | None]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     for place, one in enumerate(figures):
         if one is None:
             continue
@@ -45,6 +47,7 @@ def _draw_measure(axes: Axes, title: str, figures: Sequence[ArmFigure | None]) -
         axes.plot(interval.value, place, "o", color=_MEAN, markersize=6)
         axes.plot(one.trainings, [place + 0.25] * len(one.trainings), "o", color=_TRAINING, markersize=3)
     axes.set_title(title, fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.tick_params(labelsize=8)
     axes.grid(axis="x", alpha=0.25)
 
