@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -21,7 +22,9 @@ from COVIDMultitaskLib.volume import Volume
 from COVIDMultitaskLib.writing import write_volume
 from Testing.library.tiny_bundle import random_network, write_tiny_bundle
 from Testing.training.data_layouts import save, save_picture
+from training.data.splits import Split
 from training.evaluate.__main__ import main
+from training.evaluate.results import read_evaluations
 from training.metrics import dice, mean_over_thresholds
 
 IDENTITY = EngineIdentity("made-up", "made-up", "1", "0" * 64, "nothing", "Apache-2.0")
@@ -303,6 +306,25 @@ def test_lesions_of_volumes_by_hand(engine, run: Run, tmp_path: Path) -> None:
     assert list(json.loads((tmp_path / "out.json").read_text())["means"]) == ["infection"]
 
 
+def test_one_part_of_a_split_is_measured(engine, run: Run, tmp_path: Path) -> None:
+    save_scans(tmp_path, ["a", "b", "c"])
+    split = tmp_path / "split.json"
+    Split({"train": ("site/a",), "test": ("site/c", "site/gone"), "val": ("site/other",)}, 0, "x").write(split)
+    engine("volumes", predict=finds_a_box, answers=frozenset({"lesions"}))
+    command = ["volumes", "--images", tmp_path / "scans", "--labels", tmp_path / "masks", "--suffix", "_seg"]
+    command += ["--task", "lesions", "--json", tmp_path / "new" / "out.json", "--split", split]
+    assert run(*command)[0] == 0
+    written = json.loads((tmp_path / "new" / "out.json").read_text())
+    assert {one["case"] for one in written["figures"]} == {"c"}
+    assert written["command"] == shlex.join(["python", "-m", "training.evaluate", *map(str, command)])
+    (told,) = read_evaluations(tmp_path / "new")
+    assert (told.rows[0].what, told.rows[0].measure) == ("Ground-glass opacity", "Dice")
+    assert told.rows[0].interval.value == pytest.approx(0.5) and told.weights == IDENTITY.sha256
+    for part, sentence in (("val", 'is in the part "val" of split.json'), ("fold_1", 'has no part "fold_1"')):
+        code, _, error = run(*command, "--part", part)
+        assert code == 2 and sentence in error and error.endswith(".")
+
+
 def test_a_bad_scan_is_listed_and_the_others_go_on(engine, run: Run, tmp_path: Path) -> None:
     save_scans(tmp_path, ["a", "b", "c", "d"])
     (tmp_path / "scans/b.nii.gz").write_bytes(b"damaged")
@@ -406,6 +428,10 @@ def test_a_cohort_from_a_manifest_to_figures(constant_bundle: Path, phantom: Pha
     assert percent["spearman_rho"] is None
     assert measured["tasks"]["ct_grade"]["measures"]["mean_absolute_error"]["value"] == 1.0
     assert sum(one["cases"] for one in measured["tasks"]["covid"]["reliability"]) == 3
+    (told,) = read_evaluations(tmp_path)
+    shown_rows = {(row.what, row.measure): row.interval.value for row in told.rows}
+    assert shown_rows["severity", "ROC AUC"] == 0.5 and ("affected percent", "spearman rho") not in shown_rows
+    assert sum(one.cases for one in told.curves["covid"]) == 3 and "d" in " ".join(told.failures)
     lines = list(csv.DictReader((output / "cases.csv").read_text().splitlines()))
     assert [line["id"] for line in lines] == [f"manifest/{name}" for name in "abc"] + ["manifest.csv", "manifest/d"]
     assert float(lines[0]["affected_percent"]) == pytest.approx(affected)
