@@ -79,21 +79,26 @@ class Comparison(Part):
     def _consistent(self) -> Comparison:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("the same seed twice is the same training twice")
+        self._check_arms()
+        self._check_measures()
+        return self
+
+    def _check_arms(self) -> None:
         before: list[str] = []
-        for name, arm in self.arms.items():
-            if arm.like is not None and arm.like not in before:
-                raise ValueError(f"{name} is to be like {arm.like}, which is no arm before it")
+        for name, one in self.arms.items():
+            if one.like is not None and one.like not in before:
+                raise ValueError(f"{name} is to be like {one.like}, which is no arm before it")
             before.append(name)
-        chosen = [self.choice] if self.choice else []
         compared = [name for claim in self.claims for name in (claim.arm, claim.against)]
-        for arm in [*compared, *(name for choice in chosen for name in choice.among)]:
+        for arm in [*compared, *(self.choice.among if self.choice else ())]:
             if arm not in self.arms:
                 raise ValueError(f"there is no arm {arm}")
-        asked = [*(claim.measure for claim in self.claims), *(choice.measure for choice in chosen)]
+
+    def _check_measures(self) -> None:
+        asked = [claim.measure for claim in self.claims] + ([self.choice.measure] if self.choice else [])
         for measure in [*self.measures, *(one for one in asked if one != MEAN)]:
             if measure not in MEASURES:
                 raise ValueError(f"there is no measure {measure}; there are {', '.join(MEASURES)}")
-        return self
 
     def experiment(self, arm: str, seed: int) -> Experiment:
         """What an arm trains with a seed.
