@@ -9,7 +9,9 @@
 ``findings``        the findings as a radiologist reads them (pure Python)
 ``terminology``     the coded terms of the segments
 ``scene_writer``    results as segmentations, table and label maps in the scene
-``panel``           what the user sees
+``correction``      corrected masks: noticed, measured, taken back
+``panel``           what the user sees; its boxes are in ``sections``
+``self_test``       what the module checks inside Slicer
 ``compat``          differences between Slicer versions, all of them
 ==================  ==========================================================================
 

@@ -40,15 +40,17 @@ class Corrections:
         self._observed: list[tuple[Any, int]] = []
         self._nodes = _segmentationsOf(volumeNode)
         self._isWriting = False
+        self._measuredState: tuple | None = None
         self._meter: Any = None
         self._metered: tuple | None = None
         for kind, node in self._nodes.items():
             self._observe(kind, node)
 
     def _observe(self, kind: str, node) -> None:
-        segmentation = node.GetSegmentation()
-        events = slicer.vtkSegmentation
-        for event in (events.SourceRepresentationModified, events.SegmentAdded, events.SegmentRemoved):
+        segmentation, events = node.GetSegmentation(), slicer.vtkSegmentation
+        # Undo and redo of the Segment Editor only say that a segment was modified (as do a new name or colour).
+        for event in (events.SourceRepresentationModified, events.SegmentModified, events.SegmentAdded,
+                      events.SegmentRemoved):  # fmt: skip
             tag = segmentation.AddObserver(event, lambda caller, event, kind=kind: self._changed(kind))
             self._observed.append((segmentation, tag))
 
@@ -99,6 +101,10 @@ class Corrections:
         findings = view.modelFindings
         masks = {kind: self._mask(kind) for kind in KINDS}
         changed = [kind for kind in KINDS if not self._isModels(kind, masks[kind])]
+        state = by.strip(), {kind: self._digests.get(kind) for kind in KINDS}
+        if view.correction is not None and state == self._measuredState:
+            return  # only a name or a colour was changed: the correction is as old as before
+        self._measuredState = state
         corrected = self._measured(findings, masks) if changed else None
         if corrected is not None:
             corrected["correction"] = {"kinds": changed, "by": by.strip(), "time": _now()}

@@ -167,6 +167,34 @@ def test_back_to_the_models_masks_and_forth(scan, nodes, corrections):
     assert readRecord(scan).correction.kinds == ("lobes", "lesions")
 
 
+def test_the_segment_editors_own_undo_works_across_restoring(scan, nodes, corrections):
+    history = slicer.vtkSegmentationHistory()
+    history.SetSegmentation(nodes.lesions.GetSegmentation())
+    history.SetMaximumNumberOfStates(5)
+    edit(nodes.lesions, scan, "ground_glass", toyChest().lobes == 1)
+    there = readMask(scan, "lesions")
+    history.SaveState()
+    corrections.restore()
+    corrections.measure()
+    assert history.RestorePreviousState()
+    assert corrections.isPending, "it is noticed"
+    np.testing.assert_array_equal(readMask(scan, "lesions"), there)
+    corrections.measure()
+    assert readRecord(scan).correction.kinds == ("lesions",)
+    history.SetSegmentation(None)
+
+
+def test_another_name_or_colour_is_no_correction_and_makes_none_younger(scan, nodes, corrections, monkeypatch):
+    edit(nodes.lesions, scan, "ground_glass", toyChest().lobes == 1)
+    corrections.measure("Dr Reader")
+    corrected = readRecord(scan).correction
+    monkeypatch.setattr("COVIDMultitaskModule.correction._now", lambda: "later")
+    nodes.lesions.GetSegmentation().GetSegment("ground_glass").SetName("Milchglas")
+    assert corrections.isPending
+    corrections.measure("Dr Reader")
+    assert readRecord(scan).correction == corrected
+
+
 def test_what_was_drawn_between_restoring_and_undoing_is_not_lost(scan, nodes, corrections):
     erased, drawn = toyChest().lesions == 9, toyChest().lobes == 1
     edit(nodes.lesions, scan, "ground_glass", erased)
