@@ -249,6 +249,14 @@ def test_lesions_come_back_onto_the_scan(learner) -> None:
     assert all(abs(a - b) <= 1 for a, b in zip(high, (17, 20, 36), strict=True))
 
 
+def test_pictures_are_scored_by_their_lesions_alone() -> None:
+    """Their classes come from different sources: a score of COVID-19 would be one of the source."""
+    picture = Case(case({"covid": True}).record, case().hu[8:9], lesions=lesions_of()[8:9])
+    with torch.no_grad():
+        assert set(amyar().eval().scores(None, batch_of(picture))) == {"slices_lesions"}
+        assert set(amyar().eval().scores(batch_of(case({"covid": True})), None)) == {"covid"}
+
+
 # -- what bundles are told
 
 
@@ -275,7 +283,7 @@ def test_deepsc_covid_tells_how_known_lesions_are_distributed() -> None:
 
 def test_without_masks_nothing_is_told_of_lesions() -> None:
     told = deepsc().eval().calibration([case({"diagnosis": "covid_19"})]).settings
-    assert told["lesion_reference"] == {} and told["temperature"] == {"diagnosis": 1.0}
+    assert told == {"temperature": {"diagnosis": 1.0}}
 
 
 def test_amyar_tells_how_well_held_out_slices_are_reconstructed() -> None:

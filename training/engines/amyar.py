@@ -108,19 +108,21 @@ class AmyarLearner(Learner):
         }
 
     def scores(self, scans: Batch | None, slices: Batch | None) -> dict[str, torch.Tensor]:
-        """Dice of the lesions, and whether COVID-19 is told from the rest."""
+        """Dice of the lesions, and whether COVID-19 is told from the rest in scans.
+
+        Not in pictures: their classes come from different sources, and a score would be of the source.
+        """
         scores: dict[str, torch.Tensor] = {}
         if scans is not None:
             read = self._read(scans)
             scores |= lesion_dice(_stacked(read, scans), scans)
-            scores |= _right("covid", [scan_probability(one.readings.covid) for one in read], covid_of(scans))
+            scores |= _right([scan_probability(one.readings.covid) for one in read], covid_of(scans))
         if slices is not None:
             pictures = _of_pictures(slices)
             found = self.network(normalise(pictures.hu)[:, None], reconstruct=False)
             lesions = (found.lesion_logits[:, 0].float().sigmoid() > LESION_THRESHOLD).long()
             known = {"lesions": pictures.lesions if slices["lesions"] is not None else None}
             scores |= {f"slices_{name}": value for name, value in lesion_dice(lesions, known).items()}
-            scores |= _right("slices_covid", found.covid_logit.float().sigmoid().tolist(), pictures.covid)
         return scores
 
     def masks(self, scans: Batch) -> dict[str, torch.Tensor]:
@@ -276,7 +278,7 @@ def _scan_logit(by_slice: np.ndarray) -> float:
     return float(np.mean([math.log(p / (1 - p)) for p in top]))
 
 
-def _right(name: str, probabilities: Sequence[float], covid: torch.Tensor) -> dict[str, torch.Tensor]:
+def _right(probabilities: Sequence[float], covid: torch.Tensor) -> dict[str, torch.Tensor]:
     """Share of right answers among those whose status is known; nothing where none is."""
     pairs = [(p > 0.5) == bool(truth) for p, truth in zip(probabilities, covid.tolist(), strict=True) if truth >= 0]
-    return {name: torch.tensor(float(np.mean(pairs)))} if pairs else {}
+    return {"covid": torch.tensor(float(np.mean(pairs)))} if pairs else {}

@@ -139,10 +139,11 @@ class DeepSCCovidLearner(Learner):
             if (findings := self._measured(case)) is not None:
                 measured.append((diagnosis, findings))
         found = calibrated_heads({"diagnosis": rows})
-        found.settings["lesion_reference"] = {
-            diagnosis: {key: asdict(one) for key, one in of_class.items()}
-            for diagnosis, of_class in reference_of(measured).items()
-        }
+        if any((reference := reference_of(measured)).values()):
+            found.settings["lesion_reference"] = {
+                diagnosis: {key: asdict(one) for key, one in of_class.items()}
+                for diagnosis, of_class in reference.items()
+            }
         return found
 
     def inference(self) -> dict[str, Any]:
