@@ -219,6 +219,18 @@ def test_deepsc_covid_learns_from_scans_with_other_labels_beside_each_other() ->
     assert {name: float(term.count) for name, term in terms.items()} == {"lesions": 1, "diagnosis": 1, "task_aware": 1}
 
 
+@pytest.mark.parametrize("make", [deepsc, amyar])
+def test_every_task_reaches_what_all_share(make) -> None:
+    """Where gradient-norm weighting compares them."""
+    learner = make()
+    labelled = case({"diagnosis": "covid_19"}, lesions=lesions_of())
+    losses = combine(learner.terms(batch_of(labelled), None, CHANCE))
+    assert set(losses) == set(learner.tasks)
+    for name, loss in losses.items():
+        gradients = torch.autograd.grad(loss, learner.shared_parameters(), retain_graph=True, allow_unused=True)
+        assert any(one is not None and one.any() for one in gradients), name
+
+
 def test_masks_lie_where_the_hounsfield_units_do() -> None:
     one = case(lesions=lesions_of())
     one.hu[one.lesions > 0] = 3000.0
