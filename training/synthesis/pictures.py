@@ -1,7 +1,7 @@
 """A page of simulated scans, with figures beside those of real ones: ``python -m training.synthesis.pictures --help``.
 
-One row for each scan: three axial planes from low to high, one coronal and one sagittal, lung window, then the
-middle one of the axial planes in the mediastinal window and with its labels. Real scans are measured, never shown.
+One row for each scan: a low axial plane, the most diseased one and a high one, coronal and sagittal, lung window, then
+the most diseased plane in the mediastinal window and with its labels. Real scans are measured, never shown.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ PAGE = """# What simulated scans look like
 Made by `python -m training.synthesis.pictures --data DATA`. **Nobody here is a patient**: lobes have the shapes of real
 ones (TotalSegmentator data, CC BY 4.0), everything else is drawn at random as `training/synthesis` describes.
 
-Each row is a scan at 2.5 mm: three axial planes from low to high, coronal and sagittal, in the lung window (-1350 to
-150 HU); then the middle one of the axial planes in the mediastinal window (-160 to 240 HU), and with its labels:
+Each row is a scan at 2.5 mm: a low axial plane, the most diseased one and a high one, coronal and sagittal, in the lung
+window (-1350 to 150 HU); then the most diseased plane in the mediastinal window (-160 to 240 HU), and with its labels:
 ground-glass orange, consolidation red, each lobe in a colour of its own.
 
 {pictures}## In figures, beside real scans

@@ -253,6 +253,8 @@ def _fill(
     nearest = np.rint(index).astype(np.int32)
     inside = ((nearest >= reach) & (nearest < np.array(size) - reach)).all(1)
     index, nearest, radii = index[inside], nearest[inside], radii[inside]
+    if not len(radii):  # all of them lie outside the field of view
+        return
     flat = (nearest[:, 0] * size[1] + nearest[:, 1]) * size[2] + nearest[:, 2]
     away = ((nearest - index) * spacing).astype(np.float32)
     wide = np.maximum(radii, thinnest)
