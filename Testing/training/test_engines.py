@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from COVIDMultitaskLib.bundles import open_bundle
 from COVIDMultitaskLib.engines import registry
@@ -14,11 +15,14 @@ from COVIDMultitaskLib.engines.registry import ENGINES, make_engine
 from COVIDMultitaskLib.engines.support import Support
 from COVIDMultitaskLib.errors import InputError
 from COVIDMultitaskLib.progress import Progress
+from Testing.conftest import REPOSITORY
 from Testing.library.lung_scenes import draw, grid
 from Testing.library.test_engine_deepsc_covid import OracleOfLungs
 from Testing.training.tiny_experiment import OF_ENGINES, write_experiment
-from training.engines import LEARNERS
+from training.configuration import read_experiment
+from training.engines import LEARNERS, make_learner
 from training.export import reference_seconds
+from training.learning.loop import weigh
 from training.train import main
 
 FOUR = sorted(set(OF_ENGINES) - {"joint"})
@@ -38,6 +42,19 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def test_every_engine_can_be_trained() -> None:
     assert set(LEARNERS) == set(ENGINES) == set(OF_ENGINES)
+
+
+@pytest.mark.parametrize("smoke", [False, True], ids=["full", "smoke"])
+@pytest.mark.parametrize("name", sorted(LEARNERS))
+def test_every_engine_brings_an_experiment_and_a_card(name: str, smoke: bool) -> None:
+    path = REPOSITORY / "training" / "configs" / f"{name.replace('-', '_')}.yaml"
+    experiment = read_experiment(path, smoke=smoke)
+    assert experiment.engine == name and experiment.card.name == name + ("-smoke" if smoke else "")
+    with torch.device("meta"):
+        learner = make_learner(name, experiment.data.spacing_mm, experiment.network)
+    assert sum(weigh(experiment, learner).values()) > 0
+    card = REPOSITORY / experiment.card.folder
+    assert {"LICENSE", "card.md.j2", "metadata.json"} <= {file.name for file in card.iterdir()}
 
 
 def test_a_trained_engine_answers(trained: tuple[str, Path]) -> None:
