@@ -163,12 +163,19 @@ def goTo(moduleName: str) -> bool:
     return True
 
 
+def segmentEditor():
+    """Show the Segment Editor; its widget, or ``None`` without a window or in a build without it."""
+    widget = widgetOf("segmenteditor") if goTo("SegmentEditor") else None
+    # Its parameter node comes when it is shown for the first time.
+    isReady = widget is not None and widget.editor.mrmlSegmentEditorNode() is not None
+    return widget.editor if isReady else None
+
+
 def openSegmentEditor(segmentationNode, volumeNode, segmentId: str) -> None:
     """Open the Segment Editor with a segmentation, its scan and one of its segments chosen."""
-    widget = widgetOf("segmenteditor") if goTo("SegmentEditor") else None
-    if widget is None:
+    editor = segmentEditor()
+    if editor is None:
         return
-    editor = widget.editor
     editor.setSegmentationNode(segmentationNode)
     # Before 5.2 the source volume was called master volume.
     choose = getattr(editor, "setSourceVolumeNode", None) or editor.setMasterVolumeNode

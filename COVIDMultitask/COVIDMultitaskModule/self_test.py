@@ -19,7 +19,7 @@ import numpy as np
 import slicer
 import vtk
 
-from .compat import goTo, missingPackages, processEvents, widgetOf
+from .compat import goTo, missingPackages, processEvents, segmentEditor, widgetOf
 from .correction import Corrections
 from .display import evidenceShown, setEvidenceShown, sliceComposites
 from .engines import listEngines
@@ -195,9 +195,9 @@ class _PanelCheck:
         lesions: Any = readResults(self._scan).lesions  # type: ignore[union-attr]
         self._ui.reviewerEdit.text = "self-test"
         self._ui.editLesionsButton.click()
-        editor = widgetOf("segmenteditor") if goTo("SegmentEditor") else None
+        editor = segmentEditor()
         if editor is not None:
-            self._test.assertEqual(editor.editor.segmentationNode(), lesions)
+            self._test.assertEqual(editor.segmentationNode(), lesions)
         _setSegment(lesions, "ground_glass", np.zeros(_mask(self._scan, "lobes").shape, bool), self._scan)
         started = time.monotonic()
         self._wait(lambda: _record(self._scan).correction is not None)

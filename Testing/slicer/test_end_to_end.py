@@ -26,7 +26,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def phantom() -> Phantom:
-    return make_phantom(spacing_mm=(5.0, 2.0, 2.0), oblique_degrees=(10.0, -5.0, 15.0), flipped=(True, False, True))
+    return make_phantom(spacing_mm=(6.0, 3.0, 3.0), oblique_degrees=(10.0, -5.0, 15.0), flipped=(True, False, True))
 
 
 def addPhantom(host, phantom: Phantom, array: np.ndarray):
