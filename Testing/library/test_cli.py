@@ -31,6 +31,7 @@ from COVIDMultitaskLib.writing import write_volume
 from Testing.library.dicom_series import Series
 from Testing.library.lung_scenes import draw, grid, rotation
 from Testing.library.simple_chest import chest_hu, chest_volume
+from Testing.library.tiny_bundle import write_tiny_bundle
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -188,6 +189,18 @@ def test_engines_are_listed(command) -> None:
             assert row["licence"] is row["sha256"] is None and "no weights" in plain.stdout
         else:
             assert re.fullmatch("[0-9a-f]{64}", row["sha256"]) and row["licence"] and row["trained_on"]
+
+
+def test_an_engines_row_tells_all_that_its_bundle_does(command, tmp_path: Path, monkeypatch) -> None:
+    told = {"parameters": 3_921_000, "quality": "lobes 0.93", "seconds": 41.6, "trained_on": "two scans"}
+    bundle = write_tiny_bundle(tmp_path / "bundle", own=told)
+    monkeypatch.setattr("COVIDMultitaskLib.engines.registry.shipped_bundles", lambda: [bundle])
+    plain, machine = command("engines"), command("engines", "--json")
+    words = " ".join(plain.stdout.replace("│", " ").split())
+    for fact in ("3.9 million", "42 s for the", "lobes 0.93", "two scans", "Apache-2.0", "lesions,"):
+        assert fact in words, plain.stdout
+    (row,) = (row for row in machine.events[0]["engines"] if row["bundle"])
+    assert {key: row[key] for key in told} == told
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["analyze", "--help"], ["demo", "--help"], ["engines", "--help"]])
@@ -581,8 +594,6 @@ def test_a_process_that_is_asked_to_stop(tmp_path: Path, number: int, stage: str
 @pytest.fixture(scope="module")
 def slow_bundle(tmp_path_factory) -> Path:
     """A network whose pass over a scan takes many seconds on one core."""
-    from Testing.library.tiny_bundle import write_tiny_bundle
-
     return write_tiny_bundle(tmp_path_factory.mktemp("wide") / "bundle", inference={"spacing_mm": 1.2})
 
 
