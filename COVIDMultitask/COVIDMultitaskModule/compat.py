@@ -166,9 +166,9 @@ def goTo(moduleName: str) -> bool:
 def segmentEditor():
     """Show the Segment Editor; its widget, or ``None`` without a window or in a build without it."""
     widget = widgetOf("segmenteditor") if goTo("SegmentEditor") else None
-    # Its parameter node comes when it is shown for the first time.
-    isReady = widget is not None and widget.editor.mrmlSegmentEditorNode() is not None
-    return widget.editor if isReady else None
+    if widget is None or widget.editor.mrmlSegmentEditorNode() is None:  # which comes when it is first shown
+        return None
+    return widget.editor
 
 
 def openSegmentEditor(segmentationNode, volumeNode, segmentId: str) -> None:

@@ -16,6 +16,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import vtk
+
 from COVIDMultitaskLib.labels import LESIONS, LOBES, LUNG, Code, Label
 from COVIDMultitaskLib.resources import resource
 
@@ -96,9 +98,16 @@ def loadContext(logic) -> bool:
     if logic is None:
         return False
     try:
-        if not logic.IsTerminologyContextLoaded(CONTEXT_NAME):
+        if not _isLoaded(logic):
             logic.LoadTerminologyFromFile(str(contextFile()))
-        return bool(logic.IsTerminologyContextLoaded(CONTEXT_NAME))
+        return _isLoaded(logic)
     except Exception as error:
         logging.info("COVIDMultitask: the terminology is not loaded: %s", error)
         return False
+
+
+def _isLoaded(logic) -> bool:
+    """Whether the list is known; older versions of Slicer cannot be asked for one name."""
+    names = vtk.vtkStringArray()
+    logic.GetLoadedTerminologyNames(names)
+    return CONTEXT_NAME in [names.GetValue(index) for index in range(names.GetNumberOfValues())]

@@ -77,8 +77,8 @@ def test_slicer_loads_the_list_with_its_colours(logic):
 
 def test_a_missing_list_stops_nothing(logic, tmp_path, monkeypatch):
     class Logic:
-        def IsTerminologyContextLoaded(self, name):
-            return False
+        def GetLoadedTerminologyNames(self, names):
+            assert names.GetNumberOfValues() == 0
 
         def LoadTerminologyFromFile(self, path):
             raise RuntimeError("no such file")
