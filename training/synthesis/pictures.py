@@ -35,8 +35,9 @@ TILE = 128
 
 PAGE = """# What simulated scans look like
 
-Made by `python -m training.synthesis.pictures --data DATA`. **Nobody here is a patient**: lobes have the shapes of real
-ones (TotalSegmentator data, CC BY 4.0), everything else is drawn at random as `training/synthesis` describes.
+Made by `python -m training.synthesis.pictures --data DATA --count {count}`. **Nobody here is a patient**: lobes have
+the shapes of real ones, with the organs of one real thorax fitted around them (TotalSegmentator data, CC BY 4.0); all
+else is drawn at random as `training/synthesis` describes.
 
 Each row is a scan at 2.5 mm: a low axial plane, the most diseased one and a high one, coronal and sagittal, in the lung
 window (-1350 to 150 HU); then the most diseased plane in the mediastinal window (-160 to 240 HU), and with its labels:
