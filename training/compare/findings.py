@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
 
 from training.compare.configuration import Claim, Comparison
 from training.compare.held_out import Scan
-from training.compare.measures import MEAN, measure_of
+from training.compare.measures import LOWEST, MEAN, measure_of
 from training.metrics import Interval, bootstrap
 from training.metrics.differences import Difference, Measure, paired_difference, pseudo_values
 
@@ -33,7 +33,7 @@ class Verdict(str, Enum):
 class Figure:
     """A measure of an arm.
 
-    :param interval: of the mean over the trainings, by bootstrap over the patients.
+    :param interval: of the mean over the trainings, by bootstrap over the patients of what each of them adds.
     :param trainings: each one's own figure, in the order of the seeds.
     """
 
@@ -83,10 +83,16 @@ def find(comparison: Comparison, read: Read) -> Findings:
     first = next(iter(read.values()))[0]
     patients = [scan.answers.drawn_with for scan in first]
     table = _Table(read, patients, comparison.measures)
-    names = [*comparison.measures, MEAN]
-    figures = {arm: {name: table.figure(arm, name) for name in names} for arm in comparison.arms}
+    figures = {arm: {name: table.figure(arm, name) for name in shown(comparison)} for arm in comparison.arms}
     judged = [_judged(claim, table.difference(claim.arm, claim.against, claim.measure)) for claim in comparison.claims]
     return Findings(figures, judged, _chosen(comparison, table))
+
+
+def shown(comparison: Comparison) -> list[str]:
+    """The measures of a report: those listed, and their mean where something is judged by it."""
+    judged_by = [claim.measure for claim in comparison.claims]
+    judged_by += [comparison.choice.measure] if comparison.choice else []
+    return [*comparison.measures, *([MEAN] if MEAN in judged_by else [])]
 
 
 class _Table:
@@ -111,7 +117,8 @@ class _Table:
         if not known or len(known) < len(values):
             return None
         interval = bootstrap(list(np.mean(known, 0)))
-        return Figure(interval, tuple(float(one.mean()) for one in known))
+        low, high = (min(max(end, LOWEST.get(name, 0.0)), 1.0) for end in (interval.low, interval.high))
+        return Figure(replace(interval, low=low, high=high), tuple(float(one.mean()) for one in known))
 
     def difference(self, arm: str, against: str, name: str) -> Difference | None:
         one, other = self.measures(arm, name), self.measures(against, name)

@@ -28,6 +28,9 @@ MEASURES: dict[str, str] = {
 }
 """By name: "TASK.MEASURE" of ``training.evaluate.tasks``, or a mean Dice."""
 
+LOWEST = {"affected_percent.spearman_rho": -1.0, "mean": -1.0}
+"""Where a measure's range begins, if not at 0; all end at 1."""
+
 MEAN = "mean"
 MEAN_TITLE = "Mean of all measures"
 

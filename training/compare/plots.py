@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from training.compare.configuration import Comparison
@@ -15,39 +15,36 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMNS = 3
 _MEAN, _TRAINING, _QUIET = "#1f5fa8", "#e08a2e", "#777777"
 _VERDICTS = {Verdict.HOLDS: "#2e7d32", Verdict.FAILS: "#b3261e", Verdict.UNDECIDED: "#777777"}
 
 
 def draw_figures(comparison: Comparison, findings: Findings) -> bytes:
-    """PNG with a panel for each measure: of each arm the mean with its interval, and its trainings as dots."""
-    rows = -(-len(comparison.measures) // COLUMNS)
-    columns = min(COLUMNS, len(comparison.measures))
-    figure = _figure(2.2 + 2.6 * columns, rows * (1.0 + 0.24 * len(comparison.arms)))
-    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
-    titles = [arm.title for arm in comparison.arms.values()]
-    for panel, measure in zip(panels, comparison.measures, strict=False):
-        _draw_measure(panel, MEASURES[measure], [findings.figures[arm][measure] for arm in comparison.arms])
-        panel.set_yticks(range(len(titles)), titles)
-    panels[0].set_ylim(len(titles) - 0.5, -0.5)
-    for panel in panels[len(comparison.measures) :]:
-        panel.set_visible(False)
+    """PNG with a panel for each measure: of each arm that gives it the mean with its interval, and its trainings."""
+    panels = {measure: _known(comparison, findings, measure) for measure in comparison.measures}
+    heights = [0.7 + 0.25 * len(arms) for arms in panels.values()]
+    figure = _figure(7.2, sum(heights))
+    axes = figure.subplots(len(panels), 1, squeeze=False, gridspec_kw={"height_ratios": heights}).ravel()
+    for one, (measure, arms) in zip(axes, panels.items(), strict=True):
+        _draw_measure(one, MEASURES[measure], arms)
     return _png(figure)
 
 
-def _draw_measure(axes: Axes, title: str, figures: Sequence[ArmFigure | None]) -> None:
-    from matplotlib.ticker import MaxNLocator
+def _known(comparison: Comparison, findings: Findings, measure: str) -> dict[str, ArmFigure]:
+    """By title the arms that give a measure."""
+    figures = {arm.title: findings.figures[name][measure] for name, arm in comparison.arms.items()}
+    return {title: one for title, one in figures.items() if one is not None}
 
-    for place, one in enumerate(figures):
-        if one is None:
-            continue
+
+def _draw_measure(axes: Axes, title: str, figures: Mapping[str, ArmFigure]) -> None:
+    for place, one in enumerate(figures.values()):
         interval = one.interval
         axes.plot((interval.low, interval.high), (place, place), color=_MEAN, linewidth=2, solid_capstyle="butt")
         axes.plot(interval.value, place, "o", color=_MEAN, markersize=6)
-        axes.plot(one.trainings, [place + 0.25] * len(one.trainings), "o", color=_TRAINING, markersize=3)
+        axes.plot(one.trainings, [place + 0.28] * len(one.trainings), "o", color=_TRAINING, markersize=3)
+    axes.set_yticks(range(len(figures)), list(figures))
+    axes.set_ylim(max(len(figures), 1) - 0.4, -0.6)
     axes.set_title(title, fontsize=9)
-    axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.tick_params(labelsize=8)
     axes.grid(axis="x", alpha=0.25)
 

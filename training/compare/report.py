@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from COVIDMultitaskLib.errors import OutputError
 from COVIDMultitaskLib.writing import write_bytes, write_json, write_text
 from training.compare.configuration import Claim, Comparison
-from training.compare.findings import FEWEST_TRAININGS, Figure, Findings, Judged
+from training.compare.findings import FEWEST_TRAININGS, Figure, Findings, Judged, shown
 from training.compare.held_out import read_held_out
 from training.compare.measures import MEAN, MEAN_TITLE, MEASURES
 from training.compare.plots import draw_differences, draw_figures
@@ -85,7 +85,7 @@ def _markdown(comparison: Comparison, findings: Findings, trainings: Sequence[Tr
         without_lesions=sum("lesions" in scan.empty for scan in scans),
         figures_file=FIGURES_FILE,
         differences_file=DIFFERENCES_FILE,
-        mean=MEAN,
+        measures=shown(comparison),
         among=[comparison.arms[arm].title for arm in comparison.choice.among] if comparison.choice else [],
         is_simulated=all(source["simulated"] for source in first.run.data()["sources"]),
     )
