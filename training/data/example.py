@@ -49,14 +49,13 @@ def _patient(folder: Path, phantom: Phantom, number: int, has_lobes: bool) -> di
     """Write one patient's files. Returns the manifest's row."""
     chance = np.random.default_rng(number)
     is_ill = number % 3 < 2
-    stretch = chance.uniform(0.9, 1.1, 3)
     geometry = phantom.volume.geometry
-    spacing = tuple(float(side * factor) for side, factor in zip(geometry.spacing_mm, stretch, strict=True))
+    z, y, x = np.array(geometry.spacing_mm) * chance.uniform(0.9, 1.1, 3)
     lesions = _lesions(phantom.lobes, chance) if is_ill else np.zeros_like(phantom.lobes)
     hu = phantom.volume.array + chance.normal(0, 15, lesions.shape)
     for label, mean in LESION_HU.items():
         hu[lesions == label] += mean - hu[lesions == label].mean() if (lesions == label).any() else 0
-    scan = Volume(hu.clip(-1024, 3071).astype(np.int16), replace(geometry, spacing_mm=spacing))
+    scan = Volume(hu.clip(-1024, 3071).astype(np.int16), replace(geometry, spacing_mm=(z, y, x)))
     name = f"patient{number:02d}.nii.gz"
     written = {"scans": scan}
     if has_lobes:
