@@ -56,6 +56,8 @@ class Panel:
         self.review = ReviewSection(ui, self._showFindings)
         self.export = ExportSection(ui, self._say)
         ui.applyButton.connect("clicked()", self.applyOrCancel)
+        for button in (ui.findingsButton, ui.displayButton):
+            button.connect("contentsCollapsed(bool)", self._unfolded)
         self._showIdle()
         self.refresh()
 
@@ -86,6 +88,11 @@ class Panel:
         self.export.show(volume)
         self.review.watch(volume)
         self.updateApply()
+
+    def _unfolded(self, isCollapsed: bool) -> None:
+        """A collapsed section shows all again that it had hidden, also what has nothing to show since."""
+        if not isCollapsed:
+            self.refresh()
 
     def release(self) -> None:
         """Hold on to nothing in the scene: it is about to be closed."""

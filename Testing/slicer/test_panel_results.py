@@ -111,6 +111,21 @@ def test_evidence_is_off_until_asked_for_and_goes_again(app, widget, scan, host)
     assert view.logic.GetSliceCompositeNode().GetForegroundVolumeID() is None and plain.shape == over.shape
 
 
+def test_an_unfolded_section_shows_only_what_there_is_something_to_show_in(app, widget, scan, host, tmp_path):
+    ui, other = widget.ui, host.addVolume(toyChest().ct, ijkToRas(), "not analysed")
+    app.picture(widget, tmp_path / "panel.png")
+    assert ui.evidenceRow.visible and ui.placesList.visible
+    sections = (ui.displayButton, ui.findingsButton, ui.engineButton)
+    for section in sections:
+        section.collapsed = True
+    widget.panel.scan.choose(other)
+    for section in sections:
+        section.collapsed = False
+    app.check()
+    assert ui.lobesCheck.visible and ui.findingsLabel.visible and ui.engineSelector.visible
+    assert not (ui.evidenceRow.visible or ui.placesList.visible or ui.installButton.visible)
+
+
 def test_a_foreground_of_the_users_own_is_not_taken_away(app, widget, scan, host):
     pet = host.addVolume(toyChest().ct, ijkToRas(), "PET")
     view = SliceView(host, scan, "Axial", 100)

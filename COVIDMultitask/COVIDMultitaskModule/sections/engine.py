@@ -90,6 +90,9 @@ class EngineSection:
     def checkPackages(self) -> None:
         """Look which Python packages are missing; explain and offer to install them."""
         self.missingPackages = compat.missingPackages()
+        self._showMissing()
+
+    def _showMissing(self) -> None:
         self.ui.installButton.visible = bool(self.missingPackages)
         self.ui.installLabel.visible = bool(self.missingPackages)
         names = ", ".join(self.missingPackages)
@@ -130,7 +133,10 @@ class EngineSection:
 
     def _opened(self, isCollapsed: bool) -> None:
         """Ask for the devices when they are first looked at: it starts a worker, which the analysis needs too."""
-        if not isCollapsed and not self._wereDevicesAsked and not self.missingPackages:
+        if isCollapsed:
+            return
+        self._showMissing()
+        if not self._wereDevicesAsked and not self.missingPackages:
             self._wereDevicesAsked = self._ask("devices", self._devicesTold)
 
     def _devicesTold(self, outcome: DoneMessage | ErrorMessage) -> None:

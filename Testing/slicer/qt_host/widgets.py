@@ -86,13 +86,18 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):  # noqa: N801
 
 
 class ctkCollapsibleButton(QtWidgets.QWidget):  # noqa: N801
-    """Hides its children while it is collapsed, each of them, and remembers which of them were shown."""
+    """Hides its children while it is collapsed, each of them, and remembers which of them were shown.
+
+    As the real one it begins with that when it is first shown, and does not notice when a child that it hid is hidden
+    by somebody else, too.
+    """
 
     contentsCollapsed = QtCore.Signal(bool)
 
     def __init__(self, parent=None) -> None:
         super().__init__(parent)
         self._collapsed = False
+        self._isCreated = False
         self._isTurning = False
         self._header = QtWidgets.QToolButton(self)
         self._header.setToolButtonStyle(QtCore.Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
@@ -114,6 +119,8 @@ class ctkCollapsibleButton(QtWidgets.QWidget):  # noqa: N801
         return False
 
     def _showChild(self, child) -> None:
+        if not self._isCreated:
+            return
         self._isTurning = True
         child.setVisible(not self._collapsed and child.property("visibilityToParent") is not False)
         self._isTurning = False
@@ -125,6 +132,7 @@ class ctkCollapsibleButton(QtWidgets.QWidget):  # noqa: N801
         return self._header.sizeHint().height() + 2
 
     def showEvent(self, event) -> None:
+        self._isCreated = True
         self.setContentsMargins(0, self._headerHeight(), 0, 0)
         self._setCollapsed(self._collapsed)
 
