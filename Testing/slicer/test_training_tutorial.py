@@ -87,6 +87,15 @@ def test_the_zip_file_is_added_to_the_modules_list(walked, tmp_path):
     assert added[0].trainedOn == "12 real records of manifest"
 
 
+def test_what_may_go_wrong_is_said_in_these_words():
+    sources = [path for name in NEEDED for path in (REPOSITORY / name).rglob("*.py")]
+    code = "".join(path.read_text(encoding="utf-8") for path in sources)
+    rows = TUTORIAL.read_text(encoding="utf-8").partition("## When something goes wrong")[2]
+    quoted = re.findall(r'"([^"]+)"', rows)
+    assert len(quoted) > 4
+    assert not [words for words in quoted if words not in code]
+
+
 def test_links_of_the_tutorial_lead_somewhere():
     links = re.findall(r"\]\(([^)#]+)", TUTORIAL.read_text(encoding="utf-8"))
     assert links
