@@ -53,7 +53,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(config: Path, tmp_path: Path) 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finished(command(config, whole, "--no-export"))
     run = Run(killed)
-    kills = 0
+    kills, reached = 0, []
     for wait_s in (0.2, 0.9):
         process = subprocess.Popen(
             command(config, killed, "--no-export"),
@@ -68,9 +68,11 @@ def test_a_killed_run_goes_on_to_the_same_weights(config: Path, tmp_path: Path) 
                 time.sleep(wait_s / 4)
                 process.send_signal(signal.SIGKILL)
                 kills += process.wait() == -signal.SIGKILL
+                reached.append(torch.load(run.last_checkpoint, weights_only=False)["global_step"])
                 break
             time.sleep(0.005)
     assert kills, "the runs ended before they could be killed"
+    assert 0 < reached[0] < 12, "no checkpoint was written before the end"
     finished(command(config, killed, "--no-export"))
     wanted, found = load_file(whole / "model.safetensors"), load_file(killed / "model.safetensors")
     assert all(torch.equal(wanted[name], found[name]) for name in wanted)

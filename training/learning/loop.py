@@ -63,6 +63,8 @@ class LearningData(L.LightningDataModule):
         schedule, trainer = self._experiment.schedule, self.trainer
         assert trainer is not None
         sampler = EpochSampler(schedule.steps_per_epoch * schedule.accumulate, trainer.global_rank, trainer.world_size)
+        # Lightning tells it itself, but too late for the first epoch of a run that goes on.
+        sampler.set_epoch(trainer.current_epoch)
         return self._loader(self._steps, sampler)
 
     def val_dataloader(self) -> DataLoader:
@@ -170,10 +172,11 @@ def _trainer(experiment: Experiment, run: Run, held_out: HeldOut, bar: bool) -> 
     torch.set_float32_matmul_precision("high")
     schedule, hardware = experiment.schedule, experiment.hardware
     scans = [batch["scans"] for batch in (held_out[n] for n in range(min(PICTURED, len(held_out)))) if batch["scans"]]
+    # The newest of one, under a name of ours: "save_last" alone writes nothing before the end since Lightning 2.6.
     checkpoints = ModelCheckpoint(
-        run.checkpoints, save_last=True, save_top_k=0, every_n_epochs=1, save_on_train_epoch_end=True
+        run.checkpoints, "last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
     )
-    callbacks = [ResourceMeter(run), ValidationPictures(scans), BestWeights(run), checkpoints]
+    callbacks = [ResourceMeter(run), ValidationPictures(scans), BestWeights(run), ClosedEpochs(), checkpoints]
     if schedule.early_stopping is not None:
         stopping = schedule.early_stopping
         callbacks.insert(0, EarlyStopping(stopping.monitor, mode="max", patience=stopping.patience))
@@ -197,6 +200,21 @@ def _trainer(experiment: Experiment, run: Run, held_out: HeldOut, bar: bool) -> 
         callbacks=callbacks,
         plugins=[WholeFiles()],
     )
+
+
+class ClosedEpochs(L.Callback):
+    """Lets a checkpoint say that its epoch is over.
+
+    Lightning writes it a moment before, and then takes one more batch of that epoch when validation was not due there.
+    """
+
+    def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Correct what the checkpoint tells of the course of the training."""
+        loop = checkpoint["loops"]["fit_loop"]
+        for epochs in loop["epoch_progress"].values():
+            epochs["completed"] = epochs["processed"]
+        batches = loop["epoch_loop.batch_progress"]
+        batches |= {"current": dict.fromkeys(batches["current"], 0), "is_last_batch": False}
 
 
 class BestWeights(L.Callback):
