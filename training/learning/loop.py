@@ -216,6 +216,10 @@ class ClosedEpochs(L.Callback):
         batches = loop["epoch_loop.batch_progress"]
         batches |= {"current": dict.fromkeys(batches["current"], 0), "is_last_batch": False}
 
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Let the log count steps: after such a checkpoint Lightning counts one too many."""
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
 
 class BestWeights(L.Callback):
     """Keeps the network's weights of the best validation, beside the checkpoints."""
@@ -233,7 +237,7 @@ class BestWeights(L.Callback):
         """From a checkpoint."""
         self._best = state_dict["best"]
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Write the weights if they are the best so far."""
         score = trainer.callback_metrics.get(MEAN_SCORE)
         if score is None or float(score) <= self._best:
