@@ -44,6 +44,18 @@ def sentence(done: subprocess.CompletedProcess) -> str:
     return lines[0]
 
 
+def kill_after_a_checkpoint(arguments: list[str], run: Run) -> None:
+    """Start a training and end it as soon as it has written its first checkpoint."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        arguments, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        while not run.last_checkpoint.exists():
+            assert process.poll() is None, "it ended before"
+            time.sleep(0.01)
+        process.kill()
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     return write_experiment(tmp_path)
@@ -136,18 +148,14 @@ def test_a_loss_that_is_no_number_is_told_with_its_cases(config: Path, tmp_path:
 def test_a_full_disk_loses_no_earlier_checkpoint(config: Path, tmp_path: Path) -> None:
     """Files may not grow beyond a limit that a checkpoint passes: what a full disk does, without being root."""
     run = Run(tmp_path / "run")
-    finished(command(config, run.folder, "--no-export", "--set", "schedule.steps=12"))
-    for path in (run.weights_file, run.summary_file):
-        path.unlink()
+    arguments = command(config, run.folder, "--no-export", "--set", "schedule.steps=300")
+    kill_after_a_checkpoint(arguments, run)
     checkpoint = run.last_checkpoint.read_bytes()
-    experiment = run.experiment_file.read_text().replace("steps: 12", "steps: 15")
-    run.experiment_file.write_text(experiment)
     limited = (
         "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(checkpoint) // 2},) * 2);"
         "sys.argv = sys.argv[1:]; runpy.run_module('training.train', run_name='__main__')"
     )
-    arguments = command(config, run.folder, "--no-export", "--set", "schedule.steps=15")
     done = finished([sys.executable, "-c", limited, "training.train", *arguments[3:]], 2)
     assert "last.ckpt" in sentence(done) and "could not be written" in sentence(done)
     assert run.last_checkpoint.read_bytes() == checkpoint
