@@ -31,7 +31,7 @@ def command(config: Path, output: Path, *more: str) -> list[str]:
 
 
 def finished(arguments: list[str], code: int | None = 0, **settings: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **settings}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **settings}
     done = subprocess.run(arguments, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     assert code is None or done.returncode == code, done.stdout[-1000:] + done.stderr[-3000:]
     return done
