@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -576,3 +577,14 @@ def test_the_thorax_fits_a_real_lobe_map(shared_data: Path, real_anatomy) -> Non
     bone = fitted.tissue == TISSUE_VALUES["bone"]
     assert bone.sum() > 5000
     assert (bone & lung).sum() < 0.1 * bone.sum()
+
+
+def test_processes_that_make_the_same_case_do_not_disturb_each_other(anatomy_cache: Path, tmp_path: Path) -> None:
+    from training.processes import map_in_processes
+    from training.synthesis.cases import CaseSettings, make_cases
+
+    make = partial(
+        make_cases, anatomy_cache, part="train", count=2, settings=CaseSettings((32, 32, 32), 9.0), processes=1
+    )
+    list(map_in_processes(make, [tmp_path, tmp_path], 2))
+    assert sorted(path.name for path in (tmp_path / "train").iterdir()) == ["0.npz", "1.npz"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -80,7 +81,7 @@ def load_anatomy(path: Path) -> Anatomy:
 def _save(anatomy: Anatomy, path: Path) -> None:
     import lzma
 
-    temporary = path.with_suffix(".partial")
+    temporary = path.with_suffix(f".{os.getpid()}.partial")  # processes of one training may make the same
     with lzma.open(temporary, "wb", preset=6) as stream:
         np.savez(stream, lobes=anatomy.lobes, tissue=anatomy.tissue, hull_mm=anatomy.hull_mm)
     temporary.replace(path)

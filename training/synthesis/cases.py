@@ -8,6 +8,7 @@ goes on where it was and a longer one adds to what is there.
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -68,7 +69,7 @@ def save_case(chest: Chest, path: Path, **origin: str) -> None:
         "worst_lung_percent": np.array(chest.worst_lung_percent),
         **{name: np.array(value) for name, value in {**how, **origin, "pattern": chest.pattern}.items()},
     }
-    temporary = path.with_suffix(".partial")
+    temporary = path.with_suffix(f".{os.getpid()}.partial")  # processes of one training may make the same
     with temporary.open("wb") as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
     temporary.replace(path)
