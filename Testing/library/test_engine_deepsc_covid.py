@@ -15,13 +15,14 @@ from COVIDMultitaskLib.engines.contract import Prediction
 from COVIDMultitaskLib.engines.deepsc_covid import DeepSCCovidEngine, lung_box
 from COVIDMultitaskLib.engines.registry import ENGINES, make_engine
 from COVIDMultitaskLib.engines.support import Support
-from COVIDMultitaskLib.errors import BundleError, Cancelled, NotChestCTError
+from COVIDMultitaskLib.errors import BundleError, NotChestCTError
 from COVIDMultitaskLib.measuring import measure
 from COVIDMultitaskLib.networks.deepsc_covid import normalise
 from COVIDMultitaskLib.preparation.grid import resample
 from COVIDMultitaskLib.progress import Event, Progress
 from COVIDMultitaskLib.reference_ranges import ReferenceRange
 from COVIDMultitaskLib.volume import Geometry, Volume
+from Testing.library.cancelling import assert_cancelled_in, each_stage
 from Testing.library.lung_scenes import IDENTITY, STORAGES, draw, grid, stored, stored_geometry
 from Testing.library.tiny_bundle import write_random_bundle, write_tiny_bundle
 
@@ -165,17 +166,9 @@ def test_without_distributions_there_is_no_comparison(prediction: Prediction) ->
     assert measure(SCAN, prediction).differential is None
 
 
-@pytest.mark.parametrize("stage", ["prepare", "load", "predict", "restore"])
+@each_stage
 def test_it_can_be_cancelled_in_every_stage(engine, stage: str, monkeypatch) -> None:
-    monkeypatch.setattr("COVIDMultitaskLib.progress.QUIET_S", 0.0)
-    at: list[str] = []
-
-    def listen(event: Event) -> None:
-        at.append(event.stage)
-
-    with pytest.raises(Cancelled):
-        engine.predict(SCAN, Progress(listen, lambda: at[-1:] == [stage]))
-    assert at[-1] == stage
+    assert_cancelled_in(stage, engine, SCAN, monkeypatch)
 
 
 def test_it_stops_between_layers(engine, monkeypatch) -> None:

@@ -15,11 +15,12 @@ from COVIDMultitaskLib import labels
 from COVIDMultitaskLib.bundles import open_bundle
 from COVIDMultitaskLib.engines.contract import Prediction
 from COVIDMultitaskLib.engines.m2unet import M2UNetEngine
-from COVIDMultitaskLib.errors import BundleError, Cancelled, NotChestCTError
+from COVIDMultitaskLib.errors import BundleError, NotChestCTError
 from COVIDMultitaskLib.networks.m2unet import Reading
 from COVIDMultitaskLib.preparation.grid import upright_grid
-from COVIDMultitaskLib.progress import Event, Progress
+from COVIDMultitaskLib.progress import Progress
 from COVIDMultitaskLib.volume import Geometry, Volume
+from Testing.library.cancelling import assert_cancelled_in, each_stage
 from Testing.library.lung_scenes import STORAGES, Ball, draw, grid, positions, stored, stored_geometry
 from Testing.library.tiny_bundle import write_random_bundle
 
@@ -172,17 +173,9 @@ def test_hardly_any_lung_is_no_chest_ct(engine: M2UNetEngine) -> None:
         engine.predict(water, Progress())
 
 
-@pytest.mark.parametrize("stage", ["prepare", "load", "predict", "restore"])
+@each_stage
 def test_it_can_be_cancelled_in_every_stage(engine, stage: str, monkeypatch) -> None:
-    monkeypatch.setattr("COVIDMultitaskLib.progress.QUIET_S", 0.0)
-    at: list[str] = []
-
-    def listen(event: Event) -> None:
-        at.append(event.stage)
-
-    with pytest.raises(Cancelled):
-        engine.predict(SCAN, Progress(listen, lambda: at[-1:] == [stage]))
-    assert at[-1] == stage
+    assert_cancelled_in(stage, engine, SCAN, monkeypatch)
 
 
 @pytest.mark.parametrize(

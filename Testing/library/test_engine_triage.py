@@ -15,11 +15,12 @@ from COVIDMultitaskLib.bundles import open_bundle
 from COVIDMultitaskLib.engines.contract import Prediction
 from COVIDMultitaskLib.engines.support import Support
 from COVIDMultitaskLib.engines.triage import TriageEngine
-from COVIDMultitaskLib.errors import BundleError, Cancelled
+from COVIDMultitaskLib.errors import BundleError
 from COVIDMultitaskLib.measuring import measure
 from COVIDMultitaskLib.networks.triage import VARIANTS, SliceMaps
-from COVIDMultitaskLib.progress import Event, Progress
+from COVIDMultitaskLib.progress import Progress
 from COVIDMultitaskLib.volume import Geometry, Volume
+from Testing.library.cancelling import assert_cancelled_in, each_stage
 from Testing.library.lung_scenes import IDENTITY, STORAGES, Ball, draw, grid, stored, stored_geometry
 from Testing.library.test_engine_deepsc_covid import OracleOfLungs
 from Testing.library.tiny_bundle import write_random_bundle
@@ -144,17 +145,9 @@ def test_temperature_softens(bundle: Path, prediction: Prediction) -> None:
     assert np.log(soft / (1 - soft)) * 10 == pytest.approx(np.log(prediction.covid / (1 - prediction.covid)), rel=1e-3)
 
 
-@pytest.mark.parametrize("stage", ["prepare", "load", "predict", "restore"])
+@each_stage
 def test_it_can_be_cancelled_in_every_stage(engine, stage: str, monkeypatch) -> None:
-    monkeypatch.setattr("COVIDMultitaskLib.progress.QUIET_S", 0.0)
-    at: list[str] = []
-
-    def listen(event: Event) -> None:
-        at.append(event.stage)
-
-    with pytest.raises(Cancelled):
-        engine.predict(SCAN, Progress(listen, lambda: at[-1:] == [stage]))
-    assert at[-1] == stage
+    assert_cancelled_in(stage, engine, SCAN, monkeypatch)
 
 
 @pytest.mark.parametrize(

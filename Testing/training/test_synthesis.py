@@ -588,3 +588,12 @@ def test_processes_that_make_the_same_case_do_not_disturb_each_other(anatomy_cac
     )
     list(map_in_processes(make, [tmp_path, tmp_path], 2))
     assert sorted(path.name for path in (tmp_path / "train").iterdir()) == ["0.npz", "1.npz"]
+
+
+def test_what_a_killed_process_left_is_no_case(anatomy_cache: Path, tmp_path: Path) -> None:
+    from training.data.synthetic import SyntheticCases
+    from training.synthesis.cases import CaseSettings, make_cases
+
+    make_cases(anatomy_cache, tmp_path, "train", 1, CaseSettings((32, 32, 32), 9.0), 1)
+    (tmp_path / "train" / ".0123abcd-1.npz").write_bytes(b"half")
+    assert [path.name for path in SyntheticCases(tmp_path / "train").paths] == ["0.npz"]

@@ -45,7 +45,7 @@ class Simulation:
     @property
     def is_phantom(self) -> bool:
         """Whether there are no real shapes, so that phantoms take their place."""
-        return not (self.material / "lobe_maps").is_dir() and not any(self.anatomies.glob("*.npz.xz"))
+        return not (self.material / "lobe_maps").is_dir() and not any(self.anatomies.glob("[!.]*.npz.xz"))
 
     def make(self, processes: int = 1) -> None:
         """Make the scans that are not there yet; may be interrupted.
@@ -57,7 +57,7 @@ class Simulation:
             make_anatomies(self.material, self.anatomies, processes, self.shapes)
         for part, count in self.counts.items():
             folder = self.folder / PARTS[part]
-            if len(list(folder.glob("*.npz"))) >= count:
+            if len(list(folder.glob("[!.]*.npz"))) >= count:
                 continue
             if self.is_phantom:
                 from training.synthesis.phantoms import make_phantoms
@@ -84,7 +84,7 @@ class SyntheticCases(Dataset):
     """
 
     def __init__(self, folder: Path) -> None:
-        self.paths = sorted(folder.glob("*.npz"), key=lambda path: int(path.stem))
+        self.paths = sorted(folder.glob("[!.]*.npz"), key=lambda path: int(path.stem))
         if not self.paths:
             raise InputError(f"{folder} holds no simulated scans; make some with python -m training.synthesis.cases.")
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from COVIDMultitaskLib.preparation.body import convex_hull
+from COVIDMultitaskLib.writing import write_bytes
 from training.processes import map_in_processes
 
 if TYPE_CHECKING:
@@ -81,10 +82,10 @@ def load_anatomy(path: Path) -> Anatomy:
 def _save(anatomy: Anatomy, path: Path) -> None:
     import lzma
 
-    temporary = path.with_suffix(f".{os.getpid()}.partial")  # processes of one training may make the same
-    with lzma.open(temporary, "wb", preset=6) as stream:
+    content = BytesIO()
+    with lzma.open(content, "wb", preset=6) as stream:
         np.savez(stream, lobes=anatomy.lobes, tissue=anatomy.tissue, hull_mm=anatomy.hull_mm)
-    temporary.replace(path)
+    write_bytes(content.getvalue(), path)
 
 
 def tissue_of_structures(structures: np.ndarray, names: dict[int, str]) -> np.ndarray:

@@ -8,14 +8,15 @@ goes on where it was and a longer one adds to what is there.
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import asdict, dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from COVIDMultitaskLib.writing import write_bytes
 from training.processes import map_in_processes
 from training.synthesis.anatomy import load_anatomy
 from training.synthesis.appearance import APPEARANCES, appearance
@@ -40,7 +41,7 @@ class CaseSettings:
 
 def split_shapes(anatomies: Path) -> dict[str, list[Path]]:
     """The cached shapes of each part; the last ones by name are held out, of few a tenth."""
-    shapes = sorted(anatomies.glob("*.npz.xz"))
+    shapes = sorted(anatomies.glob("[!.]*.npz.xz"))
     held_out = min(HELD_OUT_SHAPES, max(1, len(shapes) // 10))
     return {"train": shapes[:-held_out], "validation": shapes[-held_out:]}
 
@@ -69,10 +70,9 @@ def save_case(chest: Chest, path: Path, **origin: str) -> None:
         "worst_lung_percent": np.array(chest.worst_lung_percent),
         **{name: np.array(value) for name, value in {**how, **origin, "pattern": chest.pattern}.items()},
     }
-    temporary = path.with_suffix(f".{os.getpid()}.partial")  # processes of one training may make the same
-    with temporary.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-    temporary.replace(path)
+    content = BytesIO()
+    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+    write_bytes(content.getvalue(), path)
 
 
 def make_cases(anatomies: Path, output: Path, part: str, count: int, settings: CaseSettings, processes: int) -> None:
