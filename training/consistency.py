@@ -8,7 +8,6 @@ affected percentage move; no truth is needed, so any scan will do.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from COVIDMultitaskLib.preparation.grid import block_means
 from COVIDMultitaskLib.progress import Progress
 from COVIDMultitaskLib.reading import read_volume
 from COVIDMultitaskLib.volume import Geometry, Volume
+from COVIDMultitaskLib.writing import write_json
 
 THICK_MM = 5.0
 NOISE_HU = 30.0
@@ -202,7 +202,7 @@ def main() -> None:
     except CovidMultitaskError as error:
         raise SystemExit(f"{error}") from None
     if arguments.save:
-        arguments.save.write_text(json.dumps([asdict(change) for change in found], indent=1) + "\n")
+        write_json([asdict(change) for change in found], arguments.save)
 
 
 def _run(arguments: argparse.Namespace) -> list[Change]:

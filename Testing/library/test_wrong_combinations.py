@@ -65,7 +65,7 @@ def test_a_picture_whose_lobes_another_engine_is_to_find(refusal, picture: Path)
     assert said == "slice.png is a picture, in which no other engine finds lobes; choose amyar by itself."
 
 
-@pytest.mark.parametrize(("asked", "given"), permutations(ENGINES, 2))
+@pytest.mark.parametrize(("asked", "given"), list(permutations(ENGINES, 2)))
 def test_weights_of_another_engine(refusal, picture: Path, bundles: dict[str, Path], asked: str, given: str) -> None:
     name = open_bundle(bundles[given]).identity.bundle
     assert refusal(picture, "--engine", asked, "--bundle", bundles[given]) == (

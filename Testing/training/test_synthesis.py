@@ -590,6 +590,29 @@ def test_processes_that_make_the_same_case_do_not_disturb_each_other(anatomy_cac
     assert sorted(path.name for path in (tmp_path / "train").iterdir()) == ["0.npz", "1.npz"]
 
 
+def test_a_folder_may_be_begun_by_many_at_once(tmp_path: Path) -> None:
+    """What one reads is never what another has half written."""
+    from concurrent.futures import ThreadPoolExecutor
+    from threading import Barrier
+
+    from training.data.synthetic import Simulation
+    from training.synthesis.cases import CaseSettings
+
+    together = Barrier(4, timeout=30)
+
+    def begin_folders(_: int) -> None:
+        for number in range(100):
+            simulation = Simulation(
+                tmp_path / str(number), tmp_path, tmp_path, None, CaseSettings((32, 32, 32), 9.0), {}
+            )
+            together.wait()
+            simulation.make()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(begin_folders, range(4)))
+    assert len(list(tmp_path.glob("*/settings.json"))) == 100
+
+
 def test_what_a_killed_process_left_is_no_case(anatomy_cache: Path, tmp_path: Path) -> None:
     from training.data.synthetic import SyntheticCases
     from training.synthesis.cases import CaseSettings, make_cases

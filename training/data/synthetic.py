@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from COVIDMultitaskLib import labels
 from COVIDMultitaskLib.errors import InputError
+from COVIDMultitaskLib.writing import write_json
 from training.data.dataset import Case
 from training.data.record import KNOWN_EMPTY, ImageFile, LesionKind, Record
 from training.synthesis.anatomy import make_anatomies
@@ -73,8 +74,9 @@ class Simulation:
             raise InputError(
                 f"{self.folder} holds simulated scans of another size or spacing; name another data.synthetic.folder."
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        told.write_text(json.dumps(ours))
+        if not told.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(ours, told)
 
 
 class SyntheticCases(Dataset):
