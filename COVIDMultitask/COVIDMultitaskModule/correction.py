@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,13 +33,14 @@ class Corrections:
     def __init__(self, volumeNode, onChange: Callable[[], None]) -> None:
         self.volumeNode = volumeNode
         self._onChange = onChange
-        self._masks: dict[str, np.ndarray | None] = {}
-        self._digests: dict[str, bytes] = {}
+        self._masks: dict[str, np.ndarray] = {}  # an array stays the same one as long as its labels do
+        self._stale: set[str] = set()
         self._taken: dict[str, np.ndarray] = {}
         self._observed: list[tuple[Any, int]] = []
         self._nodes = _segmentationsOf(volumeNode)
         self._isWriting = False
-        self._measuredState: tuple | None = None
+        self._measured: dict[str, np.ndarray | None] = {}
+        self._measuredBy: str | None = None
         self._meter: Any = None
         self._metered: tuple | None = None
         for kind, node in self._nodes.items():
@@ -67,7 +67,7 @@ class Corrections:
     @property
     def isPending(self) -> bool:
         """Whether a mask was changed since it was measured."""
-        return any(mask is None for mask in self._masks.values())
+        return bool(self._stale)
 
     @property
     def canUndo(self) -> bool:
@@ -76,17 +76,20 @@ class Corrections:
 
     def _changed(self, kind: str) -> None:
         if not self._isWriting:
-            self._masks[kind.removesuffix(MODEL)] = None
-            self._digests.pop(kind, None)
+            self._stale.add(kind)
             self._onChange()
 
     def _mask(self, kind: str) -> np.ndarray | None:
-        """A mask as it is now; read again only when it was changed."""
-        if self._masks.get(kind) is None:
-            mask = readMask(self.volumeNode, kind)
+        """A mask as it is now; read again only when it was changed.
+
+        :param kind: "lobes" or "lesions", or these with ``MODEL`` added.
+        """
+        if kind in self._stale or kind not in self._masks:
+            self._stale.discard(kind)
+            mask, before = readMask(self.volumeNode, kind), self._masks.pop(kind, None)
             if mask is None:
                 return None
-            self._masks[kind] = mask
+            self._masks[kind] = before if before is not None and np.array_equal(before, mask) else mask
         return self._masks[kind]
 
     def measure(self, by: str = "") -> None:
@@ -100,29 +103,23 @@ class Corrections:
             raise InputError("The findings of this scan are not in the scene; press Apply again.")
         findings = view.modelFindings
         masks = {kind: self._mask(kind) for kind in KINDS}
-        changed = [kind for kind in KINDS if not self._isModels(kind, masks[kind])]
-        state = by.strip(), {kind: self._digests.get(kind) for kind in KINDS}
-        if view.correction is not None and state == self._measuredState:
+        changed = [kind for kind in KINDS if not self._isModels(kind)]
+        isMeasured = self._measuredBy == by.strip() and all(masks[kind] is self._measured.get(kind) for kind in KINDS)
+        if view.correction is not None and isMeasured:
             return  # only a name or a colour was changed: the correction is as old as before
-        self._measuredState = state
-        corrected = self._measured(findings, masks) if changed else None
+        self._measured, self._measuredBy = masks, by.strip()
+        corrected = self._findingsOf(findings, masks) if changed else None
         if corrected is not None:
             corrected["correction"] = {"kinds": changed, "by": by.strip(), "time": _now()}
         writeRecord(self.volumeNode, findings, corrected)
         writeTable(self.volumeNode, corrected or findings)
 
-    def _isModels(self, kind: str, mask: np.ndarray | None) -> bool:
-        """Whether a mask is the model's own; compared by digests, of which only the changed one is made anew."""
-        if mask is None:
-            return True
-        if kind not in self._digests:
-            self._digests[kind] = _digest(mask)
-        if kind + MODEL not in self._digests:
-            model = readMask(self.volumeNode, kind + MODEL)
-            self._digests[kind + MODEL] = _digest(mask if model is None else model)
-        return self._digests[kind] == self._digests[kind + MODEL]
+    def _isModels(self, kind: str) -> bool:
+        """Whether a mask is the model's own, or there is nothing to compare."""
+        mask, model = self._mask(kind), self._mask(kind + MODEL)
+        return mask is None or model is None or np.array_equal(mask, model)
 
-    def _measured(self, findings: Mapping[str, Any], masks: Mapping[str, np.ndarray | None]) -> dict[str, Any]:
+    def _findingsOf(self, findings: Mapping[str, Any], masks: Mapping[str, np.ndarray | None]) -> dict[str, Any]:
         isHounsfield = (findings.get("input") or {}).get("intensity", "hounsfield") == "hounsfield"
         measures = self._meterFor(isHounsfield).measure(masks["lobes"], masks["lesions"])
         kept = [flag for flag in findings.get("quality") or [] if flag.get("flag") in _OF_THE_SCAN]
@@ -144,7 +141,7 @@ class Corrections:
 
     def restore(self) -> None:
         """Put the model's masks back; :meth:`undoRestore` brings the corrected ones again."""
-        models = {kind: readMask(self.volumeNode, kind + MODEL) for kind in KINDS}
+        models = {kind: self._mask(kind + MODEL) for kind in KINDS}
         self._exchange({kind: model for kind, model in models.items() if model is not None})
 
     def undoRestore(self) -> None:
@@ -171,7 +168,7 @@ class Corrections:
         finally:
             self._isWriting = False
         self._masks[kind] = mask
-        self._digests.pop(kind, None)
+        self._stale.discard(kind)
 
 
 def _segmentationsOf(volumeNode) -> dict[str, Any]:
@@ -199,10 +196,6 @@ def geometryOf(volumeNode):
     return Geometry(
         slicer.util.arrayFromVolume(volumeNode).shape, (z, y, x), tuple(affine[:3, 3]), axes / np.array([z, y, x])
     )
-
-
-def _digest(mask: np.ndarray) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(mask).data).digest()
 
 
 def _now() -> str:

@@ -20,22 +20,32 @@ def boundary_gradient(masks: Masks) -> float | None:
     spacing = np.array(masks.geometry.spacing_mm)
     rise = area = 0.0
     for slab in slabs(masks.shape):
+        part = slice(slab.start, slab.stop + 1)  # the last plane's neighbour lies in the next slab
+        lesion, lung = masks.lesions[part] != 0, masks.lobes[part] != 0
+        hu = np.ascontiguousarray(masks.hu[part]).ravel()
         for axis in range(3):
-            steps = _steps_into_lesions(masks, slab, axis)
+            planes = slice(None) if axis == 0 else slice(slab.stop - slab.start)
+            steps = _steps_into_lesions(lesion[planes], lung[planes], hu, axis)
             face = float(np.prod(np.delete(spacing, axis)))
             rise += float(steps.sum()) / spacing[axis] * face
             area += steps.size * face
     return round(rise / area, 2) if area else None
 
 
-def _steps_into_lesions(masks: Masks, slab: slice, axis: int) -> np.ndarray:
-    """HU inside minus HU outside, one entry for each pair of neighbours along an axis that a boundary separates."""
-    assert masks.lobes is not None and masks.lesions is not None and masks.hu is not None
-    part = slice(slab.start, slab.stop + 1) if axis == 0 else slab  # the last plane's neighbour lies in the next slab
-    lesion, lung = (np.moveaxis(labels[part] != 0, axis, 0) for labels in (masks.lesions, masks.lobes))
-    crossing = (lesion[1:] != lesion[:-1]) & lung[1:] & lung[:-1]
-    near = np.nonzero(crossing)
-    far = (near[0] + 1, *near[1:])
-    hu = np.moveaxis(masks.hu[part], axis, 0)
+def _steps_into_lesions(lesion: np.ndarray, lung: np.ndarray, hu: np.ndarray, axis: int) -> np.ndarray:
+    """HU inside minus HU outside, one entry for each pair of neighbours along an axis that a boundary separates.
+
+    :param lesion: bool (z, y, x), contiguous.
+    :param lung: the same.
+    :param hu: (n,), in the order of both; may go on beyond them.
+    """
+    here = tuple(slice(None, -1) if other == axis else slice(None) for other in range(3))
+    next_ = tuple(slice(1, None) if other == axis else slice(None) for other in range(3))
+    crossing = np.zeros(lesion.shape, bool)  # of the whole part, so that flat indices are those of all arrays
+    np.not_equal(lesion[here], lesion[next_], out=crossing[here])
+    crossing[here] &= lung[here]
+    crossing[here] &= lung[next_]
+    near = np.flatnonzero(crossing)
+    far = near + int(np.prod(lesion.shape[axis + 1 :]))
     step = plausible_hu(hu[far]) - plausible_hu(hu[near])
-    return np.where(lesion[far], step, -step)
+    return np.where(lesion.ravel()[far], step, -step)

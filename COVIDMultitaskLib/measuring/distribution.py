@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from COVIDMultitaskLib.labels import LUNGS
-from COVIDMultitaskLib.measuring.masks import LesionVoxels, Masks
+from COVIDMultitaskLib.measuring.masks import LesionVoxels, Masks, slabs
 
 COARSE_MM = 2.0
 """Step of the grid on which the distance to the pleura is computed."""
@@ -102,11 +102,31 @@ class Places:
         return Shares(outer if seen else None, back, (thirds[0], thirds[1], thirds[2]), height)
 
 
-def lung_frames(masks: Masks) -> dict[str, LungFrame | None]:
-    """The frame of each lung; none when lobes were not assessed."""
+Frames = Mapping[str, "LungFrame | None"]
+"""The frame of each lung that is known, by the lung's key."""
+
+
+def lung_frames(masks: Masks, earlier: tuple[Masks, Frames] | None = None) -> Frames:
+    """The frame of each lung; none when lobes were not assessed.
+
+    :param earlier: the masks before a correction, and their frames: those of lungs that are as before are taken over.
+    """
     if masks.lobes is None:
         return {}
-    return {key: _lung_frame(masks, values) for key, values in LUNGS.items()}
+    kept = {} if earlier is None else {key: earlier[1][key] for key in _unchanged(masks, earlier[0])}
+    return {
+        key: kept[key] if key in kept else _lung_frame(_union(masks, values), masks) for key, values in LUNGS.items()
+    }
+
+
+def _unchanged(masks: Masks, earlier: Masks) -> list[str]:
+    """The lungs that have the same voxels in both masks."""
+    assert masks.lobes is not None
+    if earlier.lobes is None or (earlier.start_zyx, earlier.shape) != (masks.start_zyx, masks.shape):
+        return []
+    differ = masks.lobes != earlier.lobes
+    before, now = earlier.lobes[differ], masks.lobes[differ]
+    return [key for key, values in LUNGS.items() if np.array_equal(np.isin(before, values), np.isin(now, values))]
 
 
 def _count_places(frame: LungFrame, lps_mm: np.ndarray) -> np.ndarray:
@@ -117,15 +137,23 @@ def _count_places(frame: LungFrame, lps_mm: np.ndarray) -> np.ndarray:
     return np.array([part.sum() for part in (outer, back, upper, ~(upper | lower), lower)], np.int64)
 
 
-def _lung_frame(masks: Masks, lobe_values: Sequence[int]) -> LungFrame | None:
-    """The frame of the lung made of these lobes; None when it is not there."""
-    assert masks.lobes is not None
-    lung = np.logical_or.reduce([masks.lobes == value for value in lobe_values])
+def _lung_frame(lung: np.ndarray, masks: Masks) -> LungFrame | None:
+    """The frame of a lung, bool (z, y, x) in the box of ``masks``; None when it is not there."""
     ends = lps_extent(lung, masks.geometry.affine)
     if ends is None:
         return None
     core, origin = _core(lung, masks, *ends)
     return LungFrame(*ends, core, origin.astype(np.float32))
+
+
+def _union(masks: Masks, lobe_values: Sequence[int]) -> np.ndarray:
+    """Where one of these lobes is, bool (z, y, x); slab by slab, as what stays in the processor's cache is quick."""
+    assert masks.lobes is not None
+    lung = np.zeros(masks.shape, bool)
+    for slab in slabs(masks.shape):
+        for value in lobe_values:
+            lung[slab] |= masks.lobes[slab] == value
+    return lung
 
 
 def lps_extent(mask: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

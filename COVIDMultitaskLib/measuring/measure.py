@@ -24,7 +24,7 @@ from COVIDMultitaskLib.labels import DIAGNOSES, LUNGS, SEVERITIES
 from COVIDMultitaskLib.measuring.boundary import boundary_gradient
 from COVIDMultitaskLib.measuring.components import MIN_LESION_ML, Components, Tally
 from COVIDMultitaskLib.measuring.differential import compare
-from COVIDMultitaskLib.measuring.distribution import LungFrame, Places, Shares, lung_frames
+from COVIDMultitaskLib.measuring.distribution import Frames, Places, Shares, lung_frames
 from COVIDMultitaskLib.measuring.masks import Masks, cut_masks, lesion_voxels, with_lesions
 from COVIDMultitaskLib.measuring.picture import measure_picture, picture_flags
 from COVIDMultitaskLib.measuring.quality import cut_ends, mask_flags, scan_flags
@@ -135,7 +135,7 @@ class _Lungs:
 
     masks: Masks
     voxels_by_lobe: np.ndarray
-    frames: dict[str, LungFrame | None]
+    frames: Frames
     cut_ends: tuple[str, ...]
 
 
@@ -159,9 +159,13 @@ class MaskMeter:
         """
         if self._lungs is None or lobes is None or lobes is not self._lobes:
             masks = cut_masks(lobes, None if lobes is not None else lesions, self._hu, self._geometry)
-            self._lungs = _Lungs(masks, count_lobes(masks), lung_frames(masks), cut_ends(masks))
+            self._lungs = _Lungs(masks, count_lobes(masks), self._frames(masks), cut_ends(masks))
             self._lobes = lobes
         return _measure(self._lungs, with_lesions(self._lungs.masks, lesions, self._geometry), lobes is not None)
+
+    def _frames(self, masks: Masks) -> Frames:
+        """A correction seldom reaches both lungs: what is known of one that is as before need not be found again."""
+        return lung_frames(masks, None if self._lungs is None else (self._lungs.masks, self._lungs.frames))
 
 
 def _measure(lungs: _Lungs, masks: Masks, with_lobes: bool) -> MaskMeasures:
