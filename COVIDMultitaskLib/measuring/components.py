@@ -106,7 +106,7 @@ def _describe(
 def _nearest_voxel(mask: np.ndarray, box: tuple[slice, ...], centroid: np.ndarray, masks: Masks) -> np.ndarray:
     """Index in the masks' box of the component's voxel nearest, in mm, to its centroid."""
     start = np.array([s.start for s in box])
-    zyx = np.stack(np.nonzero(mask)).astype(np.float32)
+    zyx = np.stack(np.unravel_index(np.flatnonzero(mask), mask.shape)).astype(np.float32)
     away = masks.geometry.affine[:3, :3].astype(np.float32) @ (zyx - (centroid - start)[:, None].astype(np.float32))
     return zyx[:, int(np.argmin((away * away).sum(axis=0)))] + start
 

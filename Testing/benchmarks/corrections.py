@@ -120,12 +120,13 @@ def main() -> None:
     print(f"{hu.size / 1e6:.0f} million voxels, {np.count_nonzero(lesions) / 1e6:.1f} million of them lesion")
     full_s = median_s(lambda n: measure_masks(lobes, lesions, geometry, hu), chosen.repeat)
     print(f"all of it                       {full_s:6.2f} s")
-    scan = MeteredScan(hu, lobes, lesions, geometry)
-    for scans in [scan, SceneScan(hu, lobes, lesions, geometry)] if chosen.scene else [scan]:
+    kinds: tuple[type[MeteredScan | SceneScan], ...] = (MeteredScan, SceneScan)
+    for kind_of_scan in kinds[: 1 + chosen.scene]:
+        scan = kind_of_scan(hu, lobes, lesions, geometry)
         for kind, mask in (("lobes", lobes), ("lesions", lesions)):
             for name, change in (("a stroke", with_stroke), ("planes", without_planes)):
-                seconds = scans.follow(kind, [change(mask, n) for n in range(chosen.repeat)])
-                print(f"{scans.where:<8} {kind:<8} {name:<12} {seconds:6.2f} s  ({seconds / full_s:.2f} of all)")
+                seconds = scan.follow(kind, [change(mask, n) for n in range(chosen.repeat)])
+                print(f"{scan.where:<8} {kind:<8} {name:<12} {seconds:6.2f} s  ({seconds / full_s:.2f} of all)")
 
 
 if __name__ == "__main__":
