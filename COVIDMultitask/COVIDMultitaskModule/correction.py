@@ -89,7 +89,7 @@ class Corrections:
             mask, before = readMask(self.volumeNode, kind), self._masks.pop(kind, None)
             if mask is None:
                 return None
-            self._masks[kind] = before if before is not None and np.array_equal(before, mask) else mask
+            self._masks[kind] = before if before is not None and _isSame(before, mask) else mask
         return self._masks[kind]
 
     def measure(self, by: str = "") -> None:
@@ -117,7 +117,7 @@ class Corrections:
     def _isModels(self, kind: str) -> bool:
         """Whether a mask is the model's own, or there is nothing to compare."""
         mask, model = self._mask(kind), self._mask(kind + MODEL)
-        return mask is None or model is None or np.array_equal(mask, model)
+        return mask is None or model is None or _isSame(mask, model)
 
     def _findingsOf(self, findings: Mapping[str, Any], masks: Mapping[str, np.ndarray | None]) -> dict[str, Any]:
         isHounsfield = (findings.get("input") or {}).get("intensity", "hounsfield") == "hounsfield"
@@ -155,7 +155,7 @@ class Corrections:
         """Write masks, and keep those that they replace."""
         masks = {kind: self._mask(kind) for kind in wanted}
         replaced = {kind: mask for kind, mask in masks.items() if mask is not None}
-        replaced = {kind: mask for kind, mask in replaced.items() if not np.array_equal(mask, wanted[kind])}
+        replaced = {kind: mask for kind, mask in replaced.items() if not _isSame(mask, wanted[kind])}
         if replaced:
             self._taken = replaced
         for kind in replaced:
@@ -196,6 +196,11 @@ def geometryOf(volumeNode):
     return Geometry(
         slicer.util.arrayFromVolume(volumeNode).shape, (z, y, x), tuple(affine[:3, 3]), axes / np.array([z, y, x])
     )
+
+
+def _isSame(mask: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two masks have the same labels; plane by plane, as a copy of a large scan's size takes longer."""
+    return all(np.array_equal(*planes) for planes in zip(mask, other, strict=True))
 
 
 def _now() -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from COVIDMultitaskLib.findings import LesionComponent
 from COVIDMultitaskLib.labels import CONSOLIDATION, GROUND_GLASS, LESIONS, LOBES
-from COVIDMultitaskLib.measuring.masks import LesionVoxels, Masks
+from COVIDMultitaskLib.measuring.masks import LesionVoxels, Masks, bounding_box
 
 MIN_LESION_ML = 0.05
 MAX_LISTED = 50
@@ -39,13 +39,11 @@ class Tally:
     """
 
     def __init__(self, masks: Masks) -> None:
-        from scipy import ndimage
-
         self._masks = masks
-        self._labels = np.zeros(masks.shape, np.int32)
-        number = 0
-        if masks.lesions is not None and masks.lesions.any():
-            number = ndimage.label(masks.lesions, structure=np.ones((3, 3, 3)), output=self._labels)
+        lesions = np.zeros((0, 0, 0), np.uint8) if masks.lesions is None else masks.lesions
+        start, stop = bounding_box(lesions)
+        self._start = np.array(start, np.int32)  # of the box that holds all lesions, to which the labels are cut
+        self._labels, number = _label(lesions[tuple(map(slice, start, stop))])
         n = number + 1
         self.voxels = np.zeros(n, np.int64)
         self.zyx = np.zeros((3, n))
@@ -55,7 +53,7 @@ class Tally:
 
     def add(self, found: LesionVoxels) -> None:
         """Take the lesion voxels of one slab."""
-        which, n = self._labels[tuple(found.zyx)], len(self.voxels)
+        which, n = self._labels[tuple(found.zyx - self._start[:, None])].astype(np.intp), len(self.voxels)
         pairs = np.bincount(which * _N_LOBES + found.lobe, minlength=n * _N_LOBES).reshape(n, _N_LOBES)
         self.by_lobe += pairs
         self.voxels += pairs.sum(axis=1)
@@ -76,39 +74,58 @@ class Tally:
             return Components(0, 0.0, ())
         boxes = ndimage.find_objects(self._labels)
         listed = tuple(
-            _describe(self._masks, self, self._labels, boxes[which - 1], int(which), place + 1)
-            for place, which in enumerate(counted[:MAX_LISTED])
+            self._describe(boxes[which - 1], int(which), place + 1) for place, which in enumerate(counted[:MAX_LISTED])
         )
         return Components(int(counted.size), round(float(self.voxels[counted[0]] * voxel_ml), 4), listed)
 
+    def _describe(self, box: tuple[slice, ...], which: int, number: int) -> LesionComponent:
+        """A component, of which ``box`` is the place among the labels."""
+        masks, voxels = self._masks, int(self.voxels[which])
+        centroid = self.zyx[:, which] / voxels
+        solid_share = float(self.solid[which]) / voxels
+        start, stop = (self._start + [getattr(side, end) for side in box] for end in ("start", "stop"))
+        nearest = _nearest_voxel(self._labels[box] == which, centroid - start, masks) + start
+        return LesionComponent(
+            number=number,
+            volume_ml=round(voxels * masks.geometry.voxel_ml, 4),
+            centroid_lps_mm=_lps(masks, centroid),
+            point_lps_mm=_lps(masks, nearest),
+            start_zyx=_triple(start + masks.start_zyx),
+            stop_zyx=_triple(stop + masks.start_zyx),
+            lobe_percent=None if masks.lobes is None else _lobe_percent(self.by_lobe[which], voxels),
+            lesion_class=_CLASS_KEYS[CONSOLIDATION if solid_share > 0.5 else GROUND_GLASS],
+            consolidation_percent=round(100 * solid_share, 2),
+            mean_hu=None if self.hu is None else round(float(self.hu[which]) / voxels, 2),
+        )
 
-def _describe(
-    masks: Masks, sums: Tally, labels: np.ndarray, box: tuple[slice, ...], which: int, number: int
-) -> LesionComponent:
-    voxels = int(sums.voxels[which])
-    centroid = sums.zyx[:, which] / voxels
-    solid_share = float(sums.solid[which]) / voxels
-    offset = masks.start_zyx
-    return LesionComponent(
-        number=number,
-        volume_ml=round(voxels * masks.geometry.voxel_ml, 4),
-        centroid_lps_mm=_lps(masks, centroid),
-        point_lps_mm=_lps(masks, _nearest_voxel(labels[box] == which, box, centroid, masks)),
-        start_zyx=_triple(s.start + o for s, o in zip(box, offset, strict=True)),
-        stop_zyx=_triple(s.stop + o for s, o in zip(box, offset, strict=True)),
-        lobe_percent=None if masks.lobes is None else _lobe_percent(sums.by_lobe[which], voxels),
-        lesion_class=_CLASS_KEYS[CONSOLIDATION if solid_share > 0.5 else GROUND_GLASS],
-        consolidation_percent=round(100 * solid_share, 2),
-        mean_hu=None if sums.hu is None else round(float(sums.hu[which]) / voxels, 2),
-    )
+
+def _label(lesions: np.ndarray) -> tuple[np.ndarray, int]:
+    """The number of each voxel's component, uint16 or int32, and how many there are.
+
+    Fresh memory costs more than the labelling: two bytes do but for more components than any real scan has.
+    """
+    from scipy import ndimage
+
+    labels = np.zeros(lesions.shape, np.uint16)
+    if not labels.size:
+        return labels, 0
+    connected = np.ones((3, 3, 3))
+    try:
+        return labels, int(ndimage.label(lesions, connected, output=labels))
+    except RuntimeError:
+        labels = labels.astype(np.int32)
+        return labels, int(ndimage.label(lesions, connected, output=labels))
 
 
-def _nearest_voxel(mask: np.ndarray, box: tuple[slice, ...], centroid: np.ndarray, masks: Masks) -> np.ndarray:
-    """Index in the masks' box of the component's voxel nearest, in mm, to its centroid."""
-    start = np.array([s.start for s in box])
+def _nearest_voxel(mask: np.ndarray, place: np.ndarray, masks: Masks) -> np.ndarray:
+    """Index (z, y, x) of a component's voxel nearest, in mm, to a place.
+
+    :param mask: bool (z, y, x), the component.
+    :param place: an index (z, y, x) in ``mask``, not whole.
+    """
     zyx = np.stack(np.unravel_index(np.flatnonzero(mask), mask.shape)).astype(np.float32)
-    away = masks.geometry.affine[:3, :3].astype(np.float32) @ (zyx - (centroid - start)[:, None].astype(np.float32))
-    return zyx[:, int(np.argmin((away * away).sum(axis=0)))] + start
+    away = masks.geometry.affine[:3, :3].astype(np.float32) @ (zyx - place[:, None].astype(np.float32))
+    return zyx[:, int(np.argmin((away * away).sum(axis=0)))]
 
 
 def _lobe_percent(by_lobe: np.ndarray, voxels: int) -> dict[str, float]:

@@ -115,6 +115,8 @@ def plausible_hu(hu: np.ndarray) -> np.ndarray:
 
 def bounding_box(mask: np.ndarray) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """First voxel, and voxel after the last, of the labelled part of ``mask`` (z, y, x)."""
+    if not mask.size:
+        return (0, 0, 0), (0, 0, 0)
     over_z = mask.max(axis=0)
     profiles = (mask.max(axis=(1, 2)), over_z.max(axis=1), over_z.max(axis=0))
     found = [np.flatnonzero(profile) for profile in profiles]

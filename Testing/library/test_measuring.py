@@ -542,6 +542,15 @@ KNOWN_SCAN = Provenance("DICOM", "CT", "B30f", 1.25, contrast=False)
 # -- measuring again after a correction
 
 
+def test_more_lesions_than_two_bytes_can_number() -> None:
+    lesions = np.zeros((90, 90, 90), np.uint8)
+    lesions[::2, ::2, ::2] = 1
+    geometry = Geometry(lesions.shape, (4.0, 4.0, 4.0), (0, 0, 0))
+    found = measure_masks(None, lesions, geometry).lesions
+    assert found.count == 45**3
+    assert {one.volume_ml for one in found.components} == {0.064}
+
+
 EDITS = st.lists(
     st.tuples(
         st.sampled_from(["lobes", "lesions"]),
