@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -101,18 +102,40 @@ class Corrections:
         view = readRecord(self.volumeNode)
         if view is None:
             raise InputError("The findings of this scan are not in the scene; press Apply again.")
-        findings = view.modelFindings
         masks = {kind: self._mask(kind) for kind in KINDS}
-        changed = [kind for kind in KINDS if not self._isModels(kind)]
         isMeasured = self._measuredBy == by.strip() and all(masks[kind] is self._measured.get(kind) for kind in KINDS)
         if view.correction is not None and isMeasured:
             return  # only a name or a colour was changed: the correction is as old as before
-        self._measured, self._measuredBy = masks, by.strip()
-        corrected = self._findingsOf(findings, masks) if changed else None
+        self._write(view.modelFindings, self._corrected(view.modelFindings, masks), by)
+
+    def catchUp(self, by: str = "") -> bool:
+        """Measure masks that were changed while nobody watched: in another module, or while another scan was shown.
+
+        Findings that hold for the masks as they are keep their name and their time.
+
+        :return: whether there was such a change.
+        """
+        view = readRecord(self.volumeNode)
+        if view is None:
+            return False
+        corrected = self._corrected(view.modelFindings, {kind: self._mask(kind) for kind in KINDS})
+        if _figures(corrected) == _figures(view.current if view.correction is not None else None):
+            return False
+        self._write(view.modelFindings, corrected, by)
+        return True
+
+    def _write(self, findings: Mapping[str, Any], corrected: dict[str, Any] | None, by: str) -> None:
+        """Put the findings of the masks as they are into the scene."""
+        self._measured, self._measuredBy = {kind: self._mask(kind) for kind in KINDS}, by.strip()
         if corrected is not None:
-            corrected["correction"] = {"kinds": changed, "by": by.strip(), "time": _now()}
+            corrected["correction"] |= {"by": by.strip(), "time": _now()}
         writeRecord(self.volumeNode, findings, corrected)
         writeTable(self.volumeNode, corrected or findings)
+
+    def _corrected(self, findings: Mapping[str, Any], masks: Mapping[str, np.ndarray | None]) -> dict[str, Any] | None:
+        """The findings measured on the masks; ``None``: all are the model's own."""
+        changed = [kind for kind in KINDS if not self._isModels(kind)]
+        return {**self._findingsOf(findings, masks), "correction": {"kinds": changed}} if changed else None
 
     def _isModels(self, kind: str) -> bool:
         """Whether a mask is the model's own, or there is nothing to compare."""
@@ -159,9 +182,9 @@ class Corrections:
         if replaced:
             self._taken = replaced
         for kind in replaced:
-            self._write(kind, wanted[kind])
+            self._writeMask(kind, wanted[kind])
 
-    def _write(self, kind: str, mask: np.ndarray) -> None:
+    def _writeMask(self, kind: str, mask: np.ndarray) -> None:
         self._isWriting = True
         try:
             writeSegmentation(self.volumeNode, kind, mask)
@@ -196,6 +219,14 @@ def geometryOf(volumeNode):
     return Geometry(
         slicer.util.arrayFromVolume(volumeNode).shape, (z, y, x), tuple(affine[:3, 3]), axes / np.array([z, y, x])
     )
+
+
+def _figures(corrected: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Corrected findings without who corrected and when, as they are once they were written and read."""
+    if corrected is None:
+        return None
+    made = {"kinds": corrected["correction"].get("kinds")}
+    return json.loads(json.dumps({**corrected, "correction": made}))
 
 
 def _isSame(mask: np.ndarray, other: np.ndarray) -> bool:

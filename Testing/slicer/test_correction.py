@@ -115,6 +115,34 @@ def test_the_grid_is_the_libraries(scan, tmp_path):
     assert geometryOf(scan).is_close_to(geometry_of_sitk(sitk.ReadImage(str(tmp_path / "scan.nrrd"))))
 
 
+def test_what_was_changed_while_nobody_watched_is_caught_up_with(scan, nodes):
+    edit(nodes.lesions, scan, "consolidation", np.zeros_like(toyChest().lesions))
+    watched = Corrections(scan, lambda: None)
+    assert readRecord(scan).correction is None
+    assert watched.catchUp("Dr Late") and not watched.catchUp("Dr Late")
+    made = readRecord(scan).correction
+    assert made.kinds == ("lesions",) and made.by == "Dr Late"
+    watched.restore()
+    watched.measure()
+    assert readRecord(scan).correction is None and not watched.catchUp("Dr Late")
+    watched.release()
+
+
+def test_findings_that_hold_keep_their_name_and_time(scan, nodes, corrections, monkeypatch):
+    edit(nodes.lesions, scan, "consolidation", np.zeros_like(toyChest().lesions))
+    corrections.measure("Dr Reader")
+    corrections.release()
+    made = readRecord(scan).correction
+    monkeypatch.setattr("COVIDMultitaskModule.correction._now", lambda: "later")
+    again = Corrections(scan, lambda: None)
+    assert not again.catchUp("Dr Other")
+    assert readRecord(scan).correction == made
+    again.release()
+    edit(nodes.lesions, scan, "ground_glass", np.zeros_like(toyChest().lesions))
+    assert Corrections(scan, lambda: None).catchUp("Dr Other")
+    assert (readRecord(scan).correction.by, readRecord(scan).correction.time) == ("Dr Other", "later")
+
+
 def test_a_correction_is_noticed_and_measured(scan, nodes, corrections):
     lesions = toyChest().lesions
     larger = lesions.copy()

@@ -137,6 +137,19 @@ def test_a_foreground_of_the_users_own_is_not_taken_away(app, widget, scan, host
     assert view.logic.GetSliceCompositeNode().GetForegroundVolumeID() == pet.GetID()
 
 
+def test_a_scan_corrected_while_another_was_shown_is_measured_when_it_is_chosen_again(app, widget, scan, host):
+    from COVIDMultitaskModule.scene_writer import readRecord, readResults
+
+    widget.panel.scan.choose(host.addVolume(toyChest().ct, ijkToRas(), "another"))
+    nothing = np.zeros_like(toyChest().lesions)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(nothing, readResults(scan).lesions, "consolidation", scan)
+    app.check()
+    assert readRecord(scan).correction is None
+    widget.panel.scan.choose(scan)
+    app.wait(lambda: readRecord(scan).correction is not None)
+    assert "corrected" in widget.ui.reviewLabel.text.lower()
+
+
 def test_a_map_is_no_scan(app, widget, host):
     from COVIDMultitaskModule.evidence import evidenceMaps
 

@@ -31,6 +31,10 @@ class ReviewSection:
         self._timer.setSingleShot(True)
         self._timer.setInterval(DEBOUNCE_MS)
         self._timer.connect("timeout()", self.measure)
+        self._later = qt.QTimer()
+        self._later.setSingleShot(True)
+        self._later.setInterval(DEBOUNCE_MS)
+        self._later.connect("timeout()", self._catchUp)
         ui.editLesionsButton.connect("clicked()", self._editLesions)
         ui.editLobesButton.connect("clicked()", self._editLobes)
         ui.restoreButton.connect("clicked()", self._restore)
@@ -47,11 +51,13 @@ class ReviewSection:
         self.release()
         if volumeNode is not None and readResults(volumeNode) is not None:
             self._corrections = Corrections(volumeNode, self._timer.start)
+            self._later.start()
         self.update()
 
     def release(self) -> None:
         """Watch nothing."""
         self._timer.stop()
+        self._later.stop()
         if self._corrections is not None:
             self._corrections.release()
             self._corrections = None
@@ -84,6 +90,15 @@ class ReviewSection:
             return
         self.update()
         self._onMeasured()
+
+    def _catchUp(self) -> None:
+        """Measure what was changed while nobody watched."""
+        corrections = self._corrections
+        if corrections is None or not isInScene(corrections.volumeNode):
+            return
+        if corrections.catchUp(self.ui.reviewerEdit.text):
+            self.update()
+            self._onMeasured()
 
     def _named(self) -> None:
         """The reader may give the name after the correction."""
