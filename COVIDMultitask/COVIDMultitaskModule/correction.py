@@ -143,10 +143,14 @@ class Corrections:
         return mask is None or model is None or _isSame(mask, model)
 
     def _findingsOf(self, findings: Mapping[str, Any], masks: Mapping[str, np.ndarray | None]) -> dict[str, Any]:
+        from COVIDMultitaskLib.measuring.differential import compare_again
+
         isHounsfield = (findings.get("input") or {}).get("intensity", "hounsfield") == "hounsfield"
         measures = self._meterFor(isHounsfield).measure(masks["lobes"], masks["lesions"])
         kept = [flag for flag in findings.get("quality") or [] if flag.get("flag") in _OF_THE_SCAN]
         measured = dataclasses.asdict(measures)
+        if findings.get("differential"):
+            measured["differential"] = compare_again(findings["differential"], measures)
         findings = {key: value for key, value in findings.items() if key != "affected_estimate"}  # of the model's masks
         return {**findings, **measured, "quality": [*measured["quality"], *kept]}
 

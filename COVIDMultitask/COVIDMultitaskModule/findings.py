@@ -104,6 +104,18 @@ class Correction:
     time: str
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """One figure of the lesions beside what cases of known diagnosis have, in words.
+
+    :param ranges: by diagnosis, in words: the middle 90 % of its cases; a diagnosis without such cases is missing.
+    """
+
+    title: str
+    value: str
+    ranges: Mapping[str, str]
+
+
 class FindingsView:
     """What to show of one ``findings.json``.
 
@@ -204,6 +216,16 @@ class FindingsView:
         return ", ".join(parts) + "."
 
     @property
+    def differential(self) -> list[Comparison]:
+        """The lesions beside those of cases of known diagnosis; empty where the engine compares none.
+
+        Without the shares of single lobes, which the table of the lobes lets see.
+        """
+        ofLobes = {f"{lobe.key}_percent" for lobe in LOBES}
+        rows = self.current.get("differential") or []
+        return [_comparison(row) for row in rows if row["key"] not in ofLobes]
+
+    @property
     def places(self) -> list[Place]:
         """The lesions, largest first."""
         uncertain = {tuple(row[:3]): row[3] for row in self._map("uncertainty").get("places") or []}
@@ -254,6 +276,26 @@ class FindingsView:
     def notice(self) -> str:
         """The line that says what the findings may be used for, and what the weights were trained on."""
         return str(self._findings.get("notice") or _("For research only, not for diagnosis."))
+
+
+def _comparison(row: Mapping[str, Any]) -> Comparison:
+    unit = f", {row['unit']}" if row.get("unit") else ""
+    ranges = {
+        DIAGNOSIS_NAMES.get(key, key): _("{low} to {high}").format(low=_short(of["p5"]), high=_short(of["p95"]))
+        for key, of in (row.get("reference") or {}).items()
+    }
+    return Comparison(f"{_(row['name'])}{unit}", _short(row.get("value")), ranges)
+
+
+def _short(value: float | None) -> str:
+    """Two digits at least, no needless ones.
+
+    >>> [_short(value) for value in (None, 0, 0.44, 3.14, 271.8, -612.3)]
+    ['–', '0', '0.4', '3.1', '272', '-612']
+    """
+    if value is None:
+        return "–"
+    return f"{value:.1f}".removesuffix(".0") if abs(value) < 10 else f"{value:.0f}"
 
 
 def _rows(findings: Mapping[str, Any]) -> list[Row]:

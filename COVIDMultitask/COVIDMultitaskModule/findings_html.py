@@ -63,6 +63,7 @@ def findingsHtml(view: FindingsView, isDark: bool = False, isNarrow: bool = Fals
         _lungs(view, shades),
         _lobes(view, shades, isNarrow),
         f"<p>{_escaped(view.pattern)}</p>" if view.pattern else "",
+        _differential(view, shades),
         _remarks(view, shades),
     )
     return "".join(parts)
@@ -207,6 +208,22 @@ def _valueCell(row: Row, model: Row | None, key: str, decimals: int, shades: Sha
 
 def _number(value: float | None, decimals: int) -> str:
     return "–" if value is None else f"{value:.{decimals}f}"
+
+
+def _differential(view: FindingsView, shades: Shades) -> str:
+    """The lesions beside the middle 90 % of cases of each diagnosis."""
+    rows = view.differential
+    if not rows:
+        return ""
+    known = list(dict.fromkeys(name for row in rows for name in row.ranges))
+    lines = [_headRow([_("Lesions"), _("Here"), *known], shades, isSmall=True)]
+    for row in rows:
+        cells = "".join(f'<td align="right">{_quiet(row.ranges.get(name, "–"), shades)}</td>' for name in known)
+        lines.append(
+            f'<tr><td>{_escaped(row.title)}</td><td align="right"><b>{_escaped(row.value)}</b></td>{cells}</tr>'
+        )
+    note = _quiet(_("under each diagnosis: the middle 90 % of its cases among those the engine was trained on"), shades)
+    return f'<table width="100%" cellspacing="0" cellpadding="2">{"".join(lines)}</table><p>{note}</p>'
 
 
 def _remarks(view: FindingsView, shades: Shades) -> str:

@@ -8,18 +8,43 @@ a study can tell from its own cases, with :func:`reference_of`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
-from COVIDMultitaskLib.findings import Findings, LesionStatistic
+from COVIDMultitaskLib.findings import LesionFindings, LesionStatistic, LobeFindings, RegionFindings
 from COVIDMultitaskLib.labels import DIAGNOSES, LOBES
 from COVIDMultitaskLib.reference_ranges import Reference, ReferenceRange
 
 PERCENTILES = (5, 25, 50, 75, 95)
 LEAST_CASES = 5
 """Fewer cases of a class make no distribution."""
+
+
+class Measured(Protocol):
+    """What the statistics are read from: ``Findings``, or ``MaskMeasures`` of corrected masks."""
+
+    @property
+    def lobes(self) -> tuple[LobeFindings, ...] | None:
+        """By lobe; None where not assessed."""
+        ...
+
+    @property
+    def lungs(self) -> tuple[RegionFindings, ...] | None:
+        """Left and right lung; None where not assessed."""
+        ...
+
+    @property
+    def total(self) -> RegionFindings | None:
+        """Both lungs; None where not assessed."""
+        ...
+
+    @property
+    def lesions(self) -> LesionFindings | None:
+        """The lesions; None where not assessed."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -29,35 +54,35 @@ class Statistic:
     key: str
     name: str
     unit: str
-    value: Callable[[Findings], float | None]
+    value: Callable[[Measured], float | None]
 
 
-def _of_lesions(field: str) -> Callable[[Findings], float | None]:
-    def value(findings: Findings) -> float | None:
+def _of_lesions(field: str) -> Callable[[Measured], float | None]:
+    def value(findings: Measured) -> float | None:
         found = getattr(findings.lesions, field, None)
         return None if found is None else float(found)
 
     return value
 
 
-def _of_total(field: str) -> Callable[[Findings], float | None]:
+def _of_total(field: str) -> Callable[[Measured], float | None]:
     return lambda findings: getattr(findings.total, field, None)
 
 
-def _share_of(part: Callable[[Findings], float | None]) -> Callable[[Findings], float | None]:
+def _share_of(part: Callable[[Measured], float | None]) -> Callable[[Measured], float | None]:
     """Percentage of the whole lesion volume; None without lesions."""
 
-    def value(findings: Findings) -> float | None:
+    def value(findings: Measured) -> float | None:
         whole, volume = _of_total("lesion_volume_ml")(findings), part(findings)
         return None if not whole or volume is None else 100.0 * volume / whole
 
     return value
 
 
-def _lesion_ml(key: str) -> Callable[[Findings], float | None]:
+def _lesion_ml(key: str) -> Callable[[Measured], float | None]:
     """Lesion volume of a lobe or lung."""
 
-    def value(findings: Findings) -> float | None:
+    def value(findings: Measured) -> float | None:
         regions = (*(findings.lobes or ()), *(findings.lungs or ()))
         return next((region.lesion_volume_ml for region in regions if region.key == key), None)
 
@@ -86,12 +111,12 @@ STATISTICS: tuple[Statistic, ...] = (
 )
 
 
-def lesion_statistics(findings: Findings) -> dict[str, float | None]:
+def lesion_statistics(findings: Measured) -> dict[str, float | None]:
     """All ``STATISTICS`` of a scan, by key."""
     return {statistic.key: statistic.value(findings) for statistic in STATISTICS}
 
 
-def reference_of(cases: Iterable[tuple[str, Findings]]) -> dict[str, dict[str, ReferenceRange]]:
+def reference_of(cases: Iterable[tuple[str, Measured]]) -> dict[str, dict[str, ReferenceRange]]:
     """How each statistic is distributed in each class.
 
     :param cases: diagnosis, one of ``labels.DIAGNOSES``, and findings of scans whose lesions were assessed.
@@ -115,14 +140,22 @@ def _range(values: list[float]) -> ReferenceRange:
     return ReferenceRange(len(values), *(round(float(p), 4) for p in np.percentile(values, PERCENTILES)))
 
 
-def compare(findings: Findings, reference: Reference) -> tuple[LesionStatistic, ...]:
+def compare(findings: Measured, reference: Reference) -> tuple[LesionStatistic, ...]:
     """The scan's statistics beside their distributions; those that no class of the reference knows are left out."""
-    values = lesion_statistics(findings)
+    values = _shown(findings)
     rows = []
     for statistic in STATISTICS:
         known = {name: reference[name][statistic.key] for name in DIAGNOSES if statistic.key in reference.get(name, {})}
         if known:
-            value = values[statistic.key]
-            shown = None if value is None else round(value, 4)
-            rows.append(LesionStatistic(statistic.key, statistic.name, statistic.unit, shown, known))
+            rows.append(LesionStatistic(statistic.key, statistic.name, statistic.unit, values[statistic.key], known))
     return tuple(rows)
+
+
+def compare_again(rows: Iterable[Mapping[str, Any]], measured: Measured) -> list[dict[str, Any]]:
+    """The rows of a stored comparison (``differential`` of ``findings.json``) with the values of corrected masks."""
+    values = _shown(measured)
+    return [{**row, "value": values.get(row["key"])} for row in rows]
+
+
+def _shown(findings: Measured) -> dict[str, float | None]:
+    return {key: None if value is None else round(value, 4) for key, value in lesion_statistics(findings).items()}

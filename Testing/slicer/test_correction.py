@@ -14,7 +14,7 @@ from COVIDMultitaskModule.display import jumpTo, worldPosition
 from COVIDMultitaskModule.exchange import Results
 from COVIDMultitaskModule.export import exportCase
 from COVIDMultitaskModule.result_nodes import MODEL, findResult
-from COVIDMultitaskModule.scene_writer import readMask, readRecord, readResults, writeResults
+from COVIDMultitaskModule.scene_writer import readMask, readRecord, readResults, writeRecord, writeResults
 from slicer_host.chest import findings, ijkToRas, toyChest
 from slicer_host.scene import linearTransform, worldPositions
 from vtk.util.numpy_support import numpy_to_vtk
@@ -141,6 +141,15 @@ def test_findings_that_hold_keep_their_name_and_time(scan, nodes, corrections, m
     edit(nodes.lesions, scan, "ground_glass", np.zeros_like(toyChest().lesions))
     assert Corrections(scan, lambda: None).catchUp("Dr Other")
     assert (readRecord(scan).correction.by, readRecord(scan).correction.time) == ("Dr Other", "later")
+
+
+def test_the_comparison_with_known_cases_follows_a_correction(scan, nodes, corrections):
+    row = {"key": "consolidation_percent", "name": "Consolidation", "unit": "%", "value": 44.0, "reference": {}}
+    writeRecord(scan, {**findings(), "differential": [row]}, None)
+    edit(nodes.lesions, scan, "consolidation", np.zeros_like(toyChest().lesions))
+    corrections.measure()
+    (shown,) = readRecord(scan).differential
+    assert (shown.title, shown.value) == ("Consolidation, %", "0")
 
 
 def test_a_correction_is_noticed_and_measured(scan, nodes, corrections):

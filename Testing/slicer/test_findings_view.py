@@ -179,3 +179,26 @@ def test_more_disease_is_redder():
     greens = [affectedColor(float(percent))[1] for percent in range(5, 101, 5)]
     assert greens == sorted(greens, reverse=True)
     assert affectedColor(None) == UNKNOWN
+
+
+DIFFERENTIAL = [
+    {
+        "key": "count",
+        "name": "Lesions above 50 mm³",
+        "unit": "",
+        "value": 3.0,
+        "reference": {"covid_19": {"cases": 9, "p5": 2.0, "p25": 4.0, "p50": 8.0, "p75": 12.0, "p95": 31.4}},
+    },
+    {"key": "left_lower_percent", "name": "In the left lower lobe", "unit": "%", "value": 5.0, "reference": {}},
+    {"key": "mean_hu", "name": "Mean density", "unit": "HU", "value": None, "reference": {}},
+]
+
+
+def test_lesions_stand_beside_those_of_known_cases():
+    view = FindingsView({**findings(), "differential": DIFFERENTIAL})
+    count, density = view.differential
+    assert (count.title, count.value, count.ranges) == ("Lesions above 50 mm³", "3", {"COVID-19": "2 to 31"})
+    assert (density.title, density.value, density.ranges) == ("Mean density, HU", "–", {})
+    text = words(findingsHtml(view))
+    assert "Here COVID-19" in text and "Lesions above 50 mm³ 3 2 to 31" in text and "middle 90 %" in text
+    assert "middle 90 %" not in words(findingsHtml(FindingsView(findings())))
