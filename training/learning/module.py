@@ -12,6 +12,7 @@ from torch import nn
 from training.learning.errors import TrainingError
 from training.learning.learner import Learner
 from training.learning.losses import combine
+from training.learning.precision import FullPrecisionWhereShallow
 from training.learning.weighting import GradientNormWeighting, Weighting, mean_over_processes
 
 MEAN_SCORE = "val/mean"
@@ -50,7 +51,8 @@ class LearningModule(L.LightningModule):
         :raises TrainingError: when it is not a number.
         """
         generator = self._chance(batch_index)
-        terms = self.learner.terms(batch["scans"], batch["slices"], generator)
+        with FullPrecisionWhereShallow():
+            terms = self.learner.terms(batch["scans"], batch["slices"], generator)
         losses = combine(terms)
         self._watch(losses, batch)
         return self.weighting(losses, self._shared)
