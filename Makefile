@@ -9,7 +9,7 @@
 #   make format               let the formatter and the linter correct what they can
 #   make bench CT=path        where time and memory of an analysis go
 #   make screenshots          make the pictures under Resources/Screenshots: the module, run on the phantom
-#   make weights DATA=folder  train the joint engine's weights anew and put them under Resources (hours)
+#   make weights DATA=folder  train all weights that ship anew and put them under Resources (hours)
 #   make cmake-lists          write the Python files of the tree into the CMake lists
 #   make clean                remove what these commands made, except .venv
 #
@@ -63,9 +63,14 @@ bench: set-up-demo
 screenshots: set-up-test
 	$(BIN)/python Testing/slicer/make_screenshots.py
 
+TRAIN = $(BIN)/python -m training.train $(if $(DATA),--data "$(DATA)")
 weights: set-up-test
-	$(BIN)/python -m training.train --config training/configs/joint_base.yaml $(if $(DATA),--data "$(DATA)") --no-export
-	$(BIN)/python -m training.train --config training/configs/joint.yaml $(if $(DATA),--data "$(DATA)") --bundle Resources/Bundles/joint
+	$(TRAIN) --config training/configs/joint_base.yaml --no-export
+	$(TRAIN) --config training/configs/joint.yaml --bundle Resources/Bundles/joint
+	$(TRAIN) --config training/configs/m2unet_small.yaml --bundle Resources/Bundles/m2unet-small
+	$(TRAIN) --config training/configs/triage_small.yaml --bundle Resources/Bundles/triage-small
+	$(TRAIN) --config training/configs/deepsc_covid_small.yaml --bundle Resources/Bundles/deepsc-covid-small
+	$(TRAIN) --config training/configs/amyar_small.yaml --bundle Resources/Bundles/amyar-small
 
 cmake-lists: set-up-test
 	$(BIN)/python Testing/project/update_cmake_lists.py
