@@ -10,7 +10,7 @@ import torch
 
 from COVIDMultitaskLib import labels
 from COVIDMultitaskLib.engines.joint import HEADS, Look, look_at
-from COVIDMultitaskLib.networks.joint import JointNetwork
+from COVIDMultitaskLib.networks.joint import Classification, JointNetwork
 from COVIDMultitaskLib.preparation.grid import grid_over
 from COVIDMultitaskLib.preparation.intensity import normalise
 from COVIDMultitaskLib.progress import Progress
@@ -72,7 +72,7 @@ def read_held_out(network: JointNetwork, cases: Iterable[Case], spacing_mm: floa
     chance = np.random.default_rng(seed)
     for case in cases:
         patient = patient_of(case.record)
-        look, read = _shown(network, case, spacing_mm)
+        look, read = show(network, case, spacing_mm)
         descriptors.append(read.descriptor[0].float().numpy())
         patients.append(patient)
         for head, order in (("severity", labels.SEVERITIES), ("diagnosis", labels.DIAGNOSES)):
@@ -84,7 +84,11 @@ def read_held_out(network: JointNetwork, cases: Iterable[Case], spacing_mm: floa
     return HeldOut(heads, np.array(descriptors), np.array(patients))
 
 
-def _shown(network: JointNetwork, case: Case, spacing_mm: float):
+def show(network: JointNetwork, case: Case, spacing_mm: float) -> tuple[Look, Classification]:
+    """What a network in evaluation mode finds in a whole scan, as the engine lets it look.
+
+    :param spacing_mm: of the case's grid.
+    """
     size = np.array(case.hu.shape[::-1]) * spacing_mm
     with torch.inference_mode():
         look = look_at(

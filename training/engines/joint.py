@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from COVIDMultitaskLib import labels
 from COVIDMultitaskLib.inference.slices import field_of, slab, slab_labels
 from COVIDMultitaskLib.networks.joint import SIDE_MULTIPLE, JointNetwork
 from COVIDMultitaskLib.preparation.intensity import normalise
 from training.calibration import BundleCalibration, calibrate_bundle, read_held_out
-from training.data.dataset import Case
+from training.calibration.held_out import patient_of, show
+from training.data.dataset import Case, collate
+from training.engines.classifier import Described, fit_classifier
 from training.learning.learner import Batch, Learner
 from training.learning.losses import (
     Term,
@@ -83,6 +86,30 @@ class JointLearner(Learner):
         read = self.network(normalise(scans["hu"])[:, None])[1]
         return {"severity": read.severity.softmax(1), "diagnosis": read.diagnosis.softmax(1)}
 
+    def settle(self, cases: Iterable[Case], seed: int) -> str:
+        """Fit the classifier of severity and diagnosis to all whole scans that tell one of them."""
+        scans = self._described(case for case in cases if case.hu.shape[0] > 1 and _tells_a_class(case))
+        if scans is None:
+            return ""
+        classes = len(labels.SEVERITIES), len(labels.DIAGNOSES)
+        steps = fit_classifier(self.network.classifier, scans, classes, seed)
+        return f"Fitted the classifier to {len(scans)} scans in {steps} steps." if steps else ""
+
+    def _described(self, cases: Iterable[Case]) -> Described | None:
+        """The scans as the engine sees them; ``None`` when there is none."""
+        self.network.eval()
+        descriptors, known, patients = [], [], []
+        for case in cases:
+            descriptors.append(show(self.network, case, self.spacing_mm)[1].descriptor[0].float().cpu())
+            known.append(collate([case]))
+            patients.append(patient_of(case.record))
+        if not descriptors:
+            return None
+        severity = torch.cat([severity_of(one) for one in known])
+        possible = torch.cat([one["possible_diagnoses"] for one in known])
+        device = next(self.network.parameters()).device
+        return Described(torch.stack(descriptors).to(device), severity.to(device), possible.to(device), patients)
+
     def shared_parameters(self) -> list[nn.Parameter]:
         """The decoder's layer at quarter resolution: the classification branches off after it."""
         return list(self.network.decoder[-2].parameters())
@@ -104,6 +131,11 @@ class JointLearner(Learner):
     def inference(self) -> dict[str, Any]:
         """Arguments of the network and the spacing of its grid."""
         return {"network": self._arguments, "spacing_mm": self.spacing_mm}
+
+
+def _tells_a_class(case: Case) -> bool:
+    record = case.record
+    return record.severity is not None or record.ct_grade is not None or not all(record.possible_diagnoses)
 
 
 def _some_field(slices: Batch, generator: torch.Generator) -> tuple[int, int]:

@@ -62,6 +62,13 @@ class Learner(nn.Module, ABC):
         """Parameters of the last layer that all tasks share; gradient-norm weighting compares tasks there."""
         raise NotImplementedError(f"{type(self).__name__} does not tell which layer its tasks share")
 
+    def settle(self, cases: Iterable[Case], seed: int) -> str:
+        """Called once after the last step with all training cases, as they are: what is better fitted to all at once.
+
+        :return: what was done, in one sentence; empty by default, where nothing is.
+        """
+        return ""
+
     @abstractmethod
     def calibration(self, cases: Iterable[Case]) -> BundleCalibration:
         """What the bundle is told of its calibration, from held-out cases; see ``training.calibration``."""

@@ -123,7 +123,11 @@ def fit(experiment: Experiment, run: Run, tell: Tell = lambda line: None, bar: b
     if trainer.interrupted:
         raise KeyboardInterrupt
     if trainer.is_global_zero:
-        _write(experiment, run, trainer, module)
+        kept = _keep(experiment, run, module)
+        cases = (pool.cases[index] for pool in data.pools for index in range(len(pool.cases)))
+        if told := learner.settle(cases, experiment.seed):
+            tell(told)
+        _write(run, trainer, module, kept)
 
 
 def weigh(experiment: Experiment, learner: Learner) -> dict[str, float]:
@@ -248,18 +252,25 @@ class BestWeights(L.Callback):
             write_bytes(_halved(module), self._run.checkpoints / self.FILE)
 
 
-def _write(experiment: Experiment, run: Run, trainer: L.Trainer, module: LearningModule) -> None:
+def _keep(experiment: Experiment, run: Run, module: LearningModule) -> str:
+    """Give the network the weights that the experiment wants to keep: "last" or "best", which is told."""
     best = run.checkpoints / BestWeights.FILE
-    use_best = experiment.schedule.keep == "best" and best.exists()
-    weights = best.read_bytes() if use_best else _halved(module)
+    if experiment.schedule.keep == "last" or not best.exists():
+        return "last"
+    weights = {name: value.to(module.device) for name, value in load_file(best).items()}
+    module.learner.network.load_state_dict(weights)
+    return "best"
+
+
+def _write(run: Run, trainer: L.Trainer, module: LearningModule, kept: str) -> None:
     summary = {
-        "engine": experiment.engine,
+        "engine": run.experiment().engine,
         "steps": trainer.global_step,
-        "kept": "best" if use_best else "last",
+        "kept": kept,
         "inference": module.learner.inference(),
         "task_weights": module.weighting.weights,
     }
-    run.write_weights(weights, json.loads(json.dumps(summary)))
+    run.write_weights(_halved(module), json.loads(json.dumps(summary)))
 
 
 def _halved(module: LearningModule) -> bytes:
