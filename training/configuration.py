@@ -151,6 +151,7 @@ class Schedule(Part):
     :param warm_up: share of the steps in which the rate rises.
     :param accumulate: batches whose gradients make up a step.
     :param keep: weights of the "last" step, or of the "best" validation.
+    :param settle: whether what is better fitted to all scans at once, such as a classifier, is so after the last step.
     """
 
     steps: AtLeastOne = 3000
@@ -163,6 +164,7 @@ class Schedule(Part):
     accumulate: AtLeastOne = 1
     early_stopping: EarlyStopping | None = None
     keep: Literal["last", "best"] = "last"
+    settle: bool = True
 
 
 class Losses(Part):

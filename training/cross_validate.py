@@ -54,7 +54,7 @@ def _trained(options: argparse.Namespace, fold: int) -> tuple[Any, Any]:
     from training.learning.loop import fit
     from training.learning.run import Run
 
-    changes = [*options.set, f"data.folds={options.folds}", f"data.fold={fold}"]
+    changes = ["schedule.settle=false", *options.set, f"data.folds={options.folds}", f"data.fold={fold}"]
     experiment = read_experiment(options.config, changes, options.smoke)
     run = Run((options.output or Path("runs", f"{experiment.name}-folds")) / f"fold_{fold}")
     if run.summary_file.exists():

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from COVIDMultitaskLib.inference.slices import SMALLEST_FIELD
+from training.data.dataset import Case
+from training.data.record import ImageFile, Record
+from training.engines.classifier import LEAST_SCANS
 from training.engines.joint import JointLearner
 
 
@@ -34,3 +39,23 @@ def test_slices_are_learned_in_fields_of_several_sizes_and_measured_in_that_of_i
     shown.clear()
     learner.eval().scores(None, slices())
     assert shown == [SMALLEST_FIELD]
+
+
+def scans(count: int, **told: str) -> list[Case]:
+    image = ImageFile((Path("scan.nii"),))
+    records = [Record(id=f"{n}", source="toy", licence="", image=image, **told) for n in range(count)]
+    return [Case(record, torch.full((32, 32, 32), -850.0)) for record in records]
+
+
+def test_the_classifier_alone_is_fitted_to_the_scans_that_tell_a_class(learner) -> None:
+    before = {name: value.clone() for name, value in learner.network.state_dict().items()}
+    told = learner.settle([*scans(LEAST_SCANS, severity="severe"), *scans(3)], seed=0)
+    assert f"{LEAST_SCANS} scans" in told
+    changed = {name for name, value in learner.network.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith("classifier.") for name in changed)
+
+
+def test_scans_without_a_class_leave_the_classifier_as_it_is(learner) -> None:
+    before = {name: value.clone() for name, value in learner.network.state_dict().items()}
+    assert learner.settle(scans(2), seed=0) == ""
+    assert all(torch.equal(value, before[name]) for name, value in learner.network.state_dict().items())

@@ -124,9 +124,9 @@ def fit(experiment: Experiment, run: Run, tell: Tell = lambda line: None, bar: b
         raise KeyboardInterrupt
     if trainer.is_global_zero:
         kept = _keep(experiment, run, module)
-        cases = (pool.cases[index] for pool in data.pools for index in range(len(pool.cases)))
-        if told := learner.settle(cases, experiment.seed):
-            tell(told)
+        if experiment.schedule.settle:
+            cases = (pool.cases[index] for pool in data.pools for index in range(len(pool.cases)))
+            tell(learner.settle(cases, experiment.seed) or "Nothing was left to fit.")
         _write(run, trainer, module, kept)
 
 
