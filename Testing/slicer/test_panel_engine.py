@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import zipfile
 from types import SimpleNamespace
@@ -74,7 +75,7 @@ def archive(tmp_path):
     from COVIDMultitaskLib.bundles import METADATA, write_sums
 
     copy = shutil.copytree(resource("Bundles", "joint"), tmp_path / "copy")
-    metadata = (copy / METADATA).read_text().replace('"version": "0.1.0"', '"version": "9.9"')
+    metadata = re.sub(r'"version": "[\d.]+"', '"version": "9.9"', (copy / METADATA).read_text(), count=1)
     (copy / METADATA).write_text(metadata)
     write_sums(copy)
     path = tmp_path / "weights.zip"
