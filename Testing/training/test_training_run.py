@@ -93,6 +93,15 @@ def test_a_killed_run_goes_on_to_the_same_weights(config: Path, tmp_path: Path) 
     assert {path.name for path in run.checkpoints.iterdir()} == {"best.safetensors", "last.ckpt"}
 
 
+def test_scans_that_another_experiment_made_into_the_folder_are_not_learned_from(config: Path, tmp_path: Path) -> None:
+    from training.learning.sources import gather
+
+    few = read_experiment(config, ["data.synthetic.train=2", "data.synthetic.val=1"])
+    data = gather(few, Run(tmp_path / "run"), lambda line: None)
+    assert (len(data.pools[0].cases), len(data.held_out[0])) == (2, 1)
+    assert data.described["sources"][0]["records"] == 2
+
+
 def test_a_run_folder_belongs_to_one_experiment(config: Path, tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     run.begin(read_experiment(config))

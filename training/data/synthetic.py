@@ -82,11 +82,12 @@ class Simulation:
 class SyntheticCases(Dataset):
     """The simulated scans of a folder, by number.
 
+    :param count: take the first ones only: another experiment may have made more.
     :raises InputError: when there are none.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.paths = sorted(folder.glob("[!.]*.npz"), key=lambda path: int(path.stem))
+    def __init__(self, folder: Path, count: int | None = None) -> None:
+        self.paths = sorted(folder.glob("[!.]*.npz"), key=lambda path: int(path.stem))[:count]
         if not self.paths:
             raise InputError(f"{folder} holds no simulated scans; make some with python -m training.synthesis.cases.")
 

@@ -84,9 +84,9 @@ def _add_synthetic(
     tell(f"Making what is missing of {wanted.train + wanted.val} simulated scans in {simulation.folder}")
     simulation.make(max(1, experiment.hardware.workers))
     shares = {str(task): share for task, share in wanted.labels.items()}
-    cases = PartlyLabelled(SyntheticCases(simulation.folder / "train"), shares, experiment.seed)
+    cases = PartlyLabelled(SyntheticCases(simulation.folder / "train", wanted.train), shares, experiment.seed)
     pools.append(Pool(SOURCE, cases, cases.tasks, wanted.weight, move=False))
-    held_out.append(SyntheticCases(simulation.folder / "validation"))
+    held_out.append(SyntheticCases(simulation.folder / "validation", wanted.val))
     described["sources"].append(
         {
             "name": SOURCE,
