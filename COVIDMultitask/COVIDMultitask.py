@@ -239,8 +239,8 @@ class COVIDMultitaskLogic(ScriptedLoadableModuleLogic):
         """
         import time
 
-        from COVIDMultitaskModule.analysis import State
         from COVIDMultitaskModule.compat import processEvents
+        from COVIDMultitaskModule.run import State
 
         from COVIDMultitaskLib.errors import CovidMultitaskError
 

@@ -11,13 +11,14 @@ import slicer
 
 from COVIDMultitaskLib.errors import CovidMultitaskError
 
-from .analysis import Analysis, State
+from .analysis import Analysis
 from .compat import tr as _
 from .display import showScan
 from .frames import Frames
 from .parameter import AnalysisParameter, isInScene
 from .protocol import ProgressMessage, remainingText
 from .rows import arrangeRows
+from .run import State
 from .scene_writer import readRecord, readResults
 from .sections.display import DisplaySection
 from .sections.engine import EngineSection

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import slicer
 from COVIDMultitaskModule import exchange
-from COVIDMultitaskModule.analysis import Analysis, State, libraryEnvironment, workerCommand
+from COVIDMultitaskModule.analysis import Analysis, libraryEnvironment, workerCommand
 from COVIDMultitaskModule.exchange import ExchangeFolder, readResults, writeScan
+from COVIDMultitaskModule.run import State
 from COVIDMultitaskModule.worker import WorkerClient
 from slicer_host import fake_worker
 from slicer_host.chest import SHAPE, findings, ijkToRas, toyChest
