@@ -367,11 +367,18 @@ def test_folders_that_do_not_belong_together(constant_bundle: Path, run: Run, tm
 def test_synthetic_cases(constant_bundle: Path, run: Run, tmp_path: Path) -> None:
     lobes = np.full((32, 32, 32), 5, np.uint8)  # what the constant network answers
     hu = np.full(lobes.shape, -800, np.int16)
-    np.savez(tmp_path / "0.npz", hu=hu, lobes=lobes, lesions=np.zeros_like(lobes), labels=np.array([0, 0]))
+    for seed, severity in ((0, 0), (1, 1), (2, 1)):
+        truth = {"hu": hu, "lobes": lobes, "lesions": np.zeros_like(lobes), "labels": np.array([severity, 0])}
+        np.savez(tmp_path / f"{seed}.npz", **truth, shape=np.array("first" if seed < 2 else "second"))
     code, shown, error = run("cases", "--cases", tmp_path, "--bundle", constant_bundle, "--json", tmp_path / "o.json")
-    means = json.loads((tmp_path / "o.json").read_text())["means"]
-    assert code == 0 and "right_lower: 1.000 (1.000 to 1.000, n=1)" in shown, error
-    assert means["lungs"]["score"]["value"] == means["infection"]["score"]["value"] == 1.0
+    written = json.loads((tmp_path / "o.json").read_text())
+    means = {name: one["dice"] for name, one in written["means"].items()}
+    assert code == 0 and "right_lower: Dice 1.000 (1.000 to 1.000, n=3 of 2 patients)" in shown, error
+    assert means["lungs"]["value"] == means["infection"]["value"] == 1.0
+    assert means["lobes"]["value"] == 1.0 and (means["lobes"]["cases"], means["lobes_heavy"]["cases"]) == (3, 2)
+    severity = written["tasks"]["severity"]["measures"]
+    assert severity["roc_auc"]["value"] == 0.5 and severity["expected_calibration_error"]["cases"] == 3
+    assert "Severe or not, simulated: 3 scans of 2 patients" in shown
 
 
 def test_no_synthetic_cases(constant_bundle: Path, run: Run, tmp_path: Path) -> None:

@@ -102,12 +102,14 @@ class SyntheticCases(Dataset):
             with np.load(path) as stored:
                 hu, lobes, lesions = (torch.from_numpy(stored[name]) for name in ("hu", "lobes", "lesions"))
                 severity, diagnosis = (int(value) for value in stored["labels"])
+                shape = str(stored["shape"]) if "shape" in stored else None
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"The simulated scan {path} is damaged; delete it, it is made again.") from error
         record = Record(
             id=f"{SOURCE}/{path.stem}",
             source=SOURCE,
             licence="",
+            group=shape,  # scans around the same lobes are no independent cases
             image=ImageFile((path,)),
             lobes=KNOWN_EMPTY,
             lesions=KNOWN_EMPTY,

@@ -1,4 +1,4 @@
-"""Synthetic scans: the network's own masks and answers against the truth.
+"""Synthetic scans: the joint engine's masks and answers against the truth.
 
 Everything this command needs of the training code is imported here.
 """
@@ -6,9 +6,11 @@ Everything this command needs of the training code is imported here.
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rich.console import Console
 
 from COVIDMultitaskLib.bundles import open_bundle, shipped_bundle
@@ -16,11 +18,31 @@ from COVIDMultitaskLib.engines.joint import JointEngine
 from COVIDMultitaskLib.labels import DIAGNOSES, LOBES, SEVERITIES
 from training.evaluate.records import means_by_class
 from training.evaluate.showing import as_plain, print_weights, report, save_report, tracked
+from training.evaluate.tasks import binary_task, diagnosis_task, measure_tasks
 from training.metrics import dice
 
 if TYPE_CHECKING:
-    from COVIDMultitaskLib.networks.joint import JointNetwork
     from training.data.dataset import Case
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the engine makes of a synthetic scan, and the truth about it.
+
+    :param name: of the scan.
+    :param shape: whose lobe map it was made around: scans of one shape are no independent cases.
+    :param dice: of each lobe and of "lobes" (their mean), "lungs" and "infection"; in severe disease of "lobes_heavy".
+    :param severe: probability of severe disease, calibrated.
+    :param diagnosis: (3,) probabilities, calibrated.
+    """
+
+    name: str
+    shape: str
+    dice: dict[str, float]
+    severe: float
+    diagnosis: np.ndarray
+    is_severe: bool
+    true_diagnosis: int
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -33,51 +55,71 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, console: Console) -> int:
     """Measure and print. :raises InputError: when the folder holds no scans."""
     engine = JointEngine(open_bundle(options.bundle) if options.bundle else shipped_bundle("joint"), "cpu")
-    figures = evaluate_cases(engine.load(), options.cases)
-    means = means_by_class(figures, ["score"])
+    scans = show_cases(engine, options.cases)
+    figures = [
+        {"case": one.name, "patient": one.shape, "class": name, "dice": value}
+        for one in scans
+        for name, value in one.dice.items()
+    ]
+    means = means_by_class(figures, ["dice"])
     print_weights(console, engine.identity)
     for name, measures in means.items():
-        console.print(f"{name}: {measures['score']}", highlight=False)
+        console.print(f"{name}: Dice {measures['dice']}", highlight=False)
+    patients = [one.shape for one in scans]
+    severe, is_severe = np.array([one.severe for one in scans]), np.array([one.is_severe for one in scans])
+    told, truth = np.array([one.diagnosis for one in scans]), np.array([one.true_diagnosis for one in scans])
+    asked = (
+        binary_task("severity", "Severe or not, simulated", severe, is_severe, patients),
+        diagnosis_task(told, truth, patients),
+    )
+    tasks = measure_tasks([task for task in asked if task is not None], console)
     plain = {name: as_plain(one) for name, one in means.items()}
-    document = report(engine.identity, options.command, means=plain, figures=figures)
+    document = report(engine.identity, options.command, means=plain, tasks=tasks, figures=figures)
     save_report(document, options.json, console)
     return 0
 
 
-def evaluate_cases(network: JointNetwork, folder: Path) -> list[dict]:
-    """One record per synthetic scan and class: Dice, or whether severity and diagnosis are right (0 or 1).
+def show_cases(engine: JointEngine, folder: Path) -> list[Shown]:
+    """Let the engine look at every synthetic scan of a folder.
 
     :raises InputError: when the folder holds no scans.
     """
-    import torch
-
     from training.data.synthetic import SyntheticCases
 
-    records = []
     cases = SyntheticCases(folder)
-    with torch.inference_mode():
-        for number in tracked(range(len(cases)), "Scans"):
-            scores = _scores(network, cases[number])
-            records += [
-                {"case": str(number), "patient": None, "class": name, "score": value} for name, value in scores.items()
-            ]
-    return records
+    return [_shown(engine, cases[number]) for number in tracked(range(len(cases)), "Scans")]
 
 
-def _scores(network: JointNetwork, case: Case) -> dict[str, float]:
-    import torch
+def _shown(engine: JointEngine, case: Case) -> Shown:
+    from COVIDMultitaskLib.engines.answers import best_class
+    from training.calibration.held_out import patient_of, show
 
-    from COVIDMultitaskLib.inference.device import autocast
-    from COVIDMultitaskLib.preparation.intensity import normalise
+    look, read = show(engine.load(), case, engine.settings.spacing_mm)
+    lesions = best_class(look.segmentation.lesions[0]) * (look.lobes > 0)
+    temperature = engine.settings.temperature
+    severity, diagnosis = (
+        (getattr(read, head)[0].float() / temperature[head]).softmax(0).numpy() for head in ("severity", "diagnosis")
+    )
+    record = case.record
+    assert record.severity is not None and record.diagnosis is not None
+    return Shown(
+        record.id,
+        patient_of(record),
+        _dice(look.lobes, lesions, case),
+        float(severity[SEVERITIES.index("severe")]),
+        diagnosis,
+        record.severity == "severe",
+        DIAGNOSES.index(record.diagnosis),
+    )
 
-    with autocast(torch.device("cpu")):
-        found, read = network(normalise(case.hu)[None, None])
+
+def _dice(lobes: np.ndarray, lesions: np.ndarray, case: Case) -> dict[str, float]:
     assert case.lobes is not None and case.lesions is not None
-    lobes, lesions = (logits[0].float().argmax(0).numpy() for logits in (found.lobes, found.lesions))
     true_lobes, true_lesions = case.lobes.numpy(), case.lesions.numpy()
     scores = {label.key: dice(lobes == label.value, true_lobes == label.value) for label in LOBES}
+    scores["lobes"] = float(np.mean(list(scores.values())))
+    if case.record.severity == "severe":
+        scores["lobes_heavy"] = scores["lobes"]
     scores["lungs"] = dice(lobes > 0, true_lobes > 0)
     scores["infection"] = dice(lesions > 0, true_lesions > 0)
-    scores["severity"] = float(SEVERITIES[int(read.severity.argmax())] == case.record.severity)
-    scores["diagnosis"] = float(DIAGNOSES[int(read.diagnosis.argmax())] == case.record.diagnosis)
     return scores

@@ -11,12 +11,9 @@ import argparse
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from COVIDMultitaskLib.bundles import SUMS, shipped_bundles
 from COVIDMultitaskLib.engines.registry import make_engine
@@ -29,9 +26,6 @@ from training.evaluate.records import of_part
 from training.evaluate.reliability import draw_reliability
 from training.evaluate.showing import (
     Failures,
-    as_plain,
-    in_two_lines,
-    in_words,
     make_folder,
     print_failures,
     print_weights,
@@ -39,8 +33,7 @@ from training.evaluate.showing import (
     save_report,
     tracked,
 )
-from training.evaluate.tasks import Task, tasks_of
-from training.metrics import Interval, bootstrap_measures
+from training.evaluate.tasks import Task, measure_tasks, tasks_of
 
 CASES_FILE, MEASURES_FILE, CURVES_FILE, KEPT_FOLDER = "cases.csv", "measures.json", "reliability.png", "kept"
 
@@ -99,14 +92,7 @@ def _measure(
             f"{options.manifest.name} tells nothing that the engine {identity.engine} answers; fill severity, "
             "ct_grade, diagnosis, covid, or lesions and lungs."
         )
-    plain = {}
-    for task in tasks:
-        measures = bootstrap_measures(task.measure, len(task.patients), task.patients)
-        console.print(_table(task, measures))
-        plain[task.key] = {
-            "measures": as_plain(measures),
-            "reliability": None if task.curve is None else [asdict(one) for one in task.curve],
-        }
+    plain = measure_tasks(tasks, console)
     curves = [task for task in tasks if task.curve is not None]
     if curves:
         write_bytes(draw_reliability(curves), options.output / CURVES_FILE)
@@ -147,15 +133,3 @@ def _line(one: Answers) -> dict[str, object]:
         "unlikeness": found.unlikeness,
         "unlikeness_threshold": found.unlikeness_threshold,
     }
-
-
-def _table(task: Task, measures: dict[str, Interval | None]) -> Table:
-    counted = next(one for one in measures.values() if one)
-    title = f"{task.title}: {counted.cases} scans" + (
-        f" of {counted.patients} patients" if counted.patients != counted.cases else ""
-    )
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE)
-    table.caption, table.caption_justify, table.show_header = task.remark, "left", False
-    for name, interval in measures.items():
-        table.add_row(in_words(name), in_two_lines(interval).replace("\n", "  "))
-    return table

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from COVIDMultitaskLib.labels import DIAGNOSES
 from training.evaluate.answers import Answers
-from training.metrics import ReliabilityBin, binary_measures, class_measures, number_measures, reliability
-from training.metrics.intervals import Measures
+from training.evaluate.showing import as_plain, in_two_lines, in_words
+from training.metrics import Interval, ReliabilityBin, binary_measures, class_measures, number_measures, reliability
+from training.metrics.intervals import Measures, bootstrap_measures
 
 
 @dataclass(frozen=True)
@@ -62,28 +67,71 @@ def _covid(answers: Sequence[Answers]) -> Task | None:
 def _binary(
     key: str, title: str, known: Sequence[Answers], probability: Sequence[float], truth: Sequence[bool]
 ) -> Task | None:
-    if not known:
+    return binary_task(key, title, np.array(probability, float), np.array(truth, bool), _patients(known))
+
+
+def binary_task(key: str, title: str, p: np.ndarray, t: np.ndarray, patients: list[str]) -> Task | None:
+    """A question with two answers, unless there is no case.
+
+    :param p: (n,) probabilities of the positive class.
+    :param t: bool (n,), the truth.
+    """
+    if not len(p):
         return None
-    p, t = np.array(probability, float), np.array(truth, bool)
-    curve = reliability(p, t)
-    return Task(key, title, _patients(known), lambda cases: binary_measures(p[cases], t[cases]), curve, _one_class(t))
+    return Task(
+        key, title, patients, lambda cases: binary_measures(p[cases], t[cases]), reliability(p, t), _one_class(t)
+    )
 
 
 def _diagnosis(answers: Sequence[Answers]) -> Task | None:
     known = [one for one in answers if one.truth.diagnosis and one.found.diagnosis]
-    if not known:
-        return None
     p = np.array([[one.found.diagnosis[name] for name in DIAGNOSES] for one in known])  # type: ignore[index]
     t = np.array([DIAGNOSES.index(one.truth.diagnosis) for one in known])  # type: ignore[arg-type]
+    return diagnosis_task(p, t, _patients(known))
+
+
+def diagnosis_task(p: np.ndarray, t: np.ndarray, patients: list[str]) -> Task | None:
+    """The diagnosis, unless there is no case.
+
+    :param p: (n, 3) probabilities in the order of ``labels.DIAGNOSES``.
+    :param t: (n,) indices of the truth.
+    """
+    if not len(p):
+        return None
     curve = reliability(p.max(1), p.argmax(1) == t)
     return Task(
         "diagnosis",
         "Diagnosis",
-        _patients(known),
+        patients,
         lambda cases: class_measures(p[cases], t[cases], DIAGNOSES),
         curve,
         _one_class(t),
     )
+
+
+def measure_tasks(tasks: Sequence[Task], console: Console) -> dict[str, Any]:
+    """Measure and print each task. :return: for JSON, by the tasks' keys."""
+    plain = {}
+    for task in tasks:
+        measures = bootstrap_measures(task.measure, len(task.patients), task.patients)
+        console.print(_table(task, measures))
+        plain[task.key] = {
+            "measures": as_plain(measures),
+            "reliability": None if task.curve is None else [asdict(one) for one in task.curve],
+        }
+    return plain
+
+
+def _table(task: Task, measures: dict[str, Interval | None]) -> Table:
+    counted = next(one for one in measures.values() if one)
+    title = f"{task.title}: {counted.cases} scans" + (
+        f" of {counted.patients} patients" if counted.patients != counted.cases else ""
+    )
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE)
+    table.caption, table.caption_justify, table.show_header = task.remark, "left", False
+    for name, interval in measures.items():
+        table.add_row(in_words(name), in_two_lines(interval).replace("\n", "  "))
+    return table
 
 
 def _grade(answers: Sequence[Answers]) -> Task | None:
