@@ -231,14 +231,17 @@ class _TerminalFace:
         self._errors.print(message)
 
     def list_engines(self, rows: list[dict]) -> None:
+        from rich import box
         from rich.table import Table
 
-        columns = {"licence": "Licence", "trained_on": "Trained on", "quality": "Quality"}
-        told = {key: title for key, title in columns.items() if any(row[key] for row in rows)}
-        table = Table("Engine", "Answers", "Weights", *told.values())
+        table = Table(box=box.SIMPLE, show_header=False, padding=(0, 1))
+        table.add_column(no_wrap=True, style="bold")
+        table.add_column(no_wrap=True, style="dim")
+        table.add_column()
         for row in rows:
-            answers = ", ".join(row["answers"])
-            table.add_row(row["engine"], answers, _weights_in_words(row), *(row[key] or "" for key in told))
+            for place, (fact, words) in enumerate(_engine_in_words(row).items()):
+                table.add_row(row["engine"] if place == 0 else "", fact, words)
+            table.add_section()
         self._console.print(table)
 
     def close(self) -> None:
@@ -246,16 +249,17 @@ class _TerminalFace:
             self._bar.stop()
 
 
-def _weights_in_words(row: dict) -> str:
-    """Bundle and version, and as far as it tells, its size and how long it takes."""
+def _engine_in_words(row: dict) -> dict[str, str]:
+    """What is known of an engine and its weights, by what it tells."""
+    told = {"answers": ", ".join(row["answers"])}
     if row["bundle"] is None:
-        return "no weights installed"
-    lines = [f"{row['bundle']} {row['version']}"]
-    if row["parameters"]:
-        lines.append(f"{row['parameters'] / 1e6:.1f} million parameters")
+        return {**told, "weights": "no weights installed"}
+    size = f", {row['parameters'] / 1e6:.1f} million parameters" if row["parameters"] else ""
+    told["weights"] = f"{row['bundle']} {row['version']}{size}"
     if row["seconds"]:
-        lines.append(f"{row['seconds']:.0f} s for the reference scan")
-    return "\n".join(lines)
+        told["time"] = f"{row['seconds']:.0f} s for the reference scan on two cores"
+    kept = {"licence": "licence", "trained on": "trained_on", "quality": "quality"}
+    return told | {fact: row[key] for fact, key in kept.items() if row[key]}
 
 
 _cancelled = threading.Event()

@@ -26,10 +26,14 @@ def make_learner(engine: str, spacing_mm: float, network: dict[str, Any]) -> Lea
     :param network: arguments of its network.
     :raises InputError: for an unknown engine, or arguments that its network does not take.
     """
-    if engine not in LEARNERS:
-        raise InputError(f'There is no engine "{engine}" to train; choose one of {", ".join(sorted(LEARNERS))}.')
-    made = getattr(import_module(f"training.engines.{engine.replace('-', '_')}"), LEARNERS[engine])
     try:
-        return made(spacing_mm=spacing_mm, **network)
+        return learner_class(engine)(spacing_mm=spacing_mm, **network)
     except (TypeError, ValueError) as error:
         raise InputError(f"The network of {engine} cannot be made so: {error}; correct the experiment.") from error
+
+
+def learner_class(engine: str) -> type[Learner]:
+    """The class of an engine's learner. :raises InputError: for an unknown engine."""
+    if engine not in LEARNERS:
+        raise InputError(f'There is no engine "{engine}" to train; choose one of {", ".join(sorted(LEARNERS))}.')
+    return getattr(import_module(f"training.engines.{engine.replace('-', '_')}"), LEARNERS[engine])

@@ -76,6 +76,7 @@ class AmyarLearner(Learner):
 
     network: AmyarNetwork
     tasks = ("lesions", "covid", "reconstruction")
+    tasks_of_slices = frozenset({"lesions", "diagnosis"})
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ class JointLearner(Learner):
 
     network: JointNetwork
     tasks = ("lobes", "lungs", "lesions", "slice_flags", "lobe_flags", "severity", "diagnosis", "slices")
+    tasks_of_slices = frozenset({"lesions"})
 
     def __init__(
         self, spacing_mm: float, channels: Sequence[int] = (32, 64, 128, 192), classifier_channels: int = 48

@@ -24,13 +24,15 @@ Batch = dict[str, Any]
 class Learner(nn.Module, ABC):
     """A network with what it computes from labelled cases.
 
-    ``tasks`` names the losses that :meth:`terms` gives.
+    ``tasks`` names the losses that :meth:`terms` gives; ``tasks_of_slices`` those labels of a record ("lesions",
+    "diagnosis") from which it learns in single slices.
 
     :param network: whose weights are exported.
     :param spacing_mm: of the grid on which scans and slices are given.
     """
 
     tasks: tuple[str, ...] = ()
+    tasks_of_slices: frozenset[str] = frozenset()
 
     def __init__(self, network: nn.Module, spacing_mm: float) -> None:
         super().__init__()

@@ -17,6 +17,7 @@ from training.data.registry import adapter
 from training.data.similarity import group_similar
 from training.data.splits import Split, fold_records, read_split, split_records
 from training.data.synthetic import SOURCE, PartlyLabelled, Simulation, SyntheticCases
+from training.engines import learner_class
 from training.learning.run import Run
 from training.learning.sampling import Cases, Pool, is_slice, tasks_of
 from training.synthesis.cases import CaseSettings
@@ -112,7 +113,7 @@ def _records(experiment: Experiment, described: dict[str, Any], tell: Tell) -> d
         if not records:
             raise InputError(f"{root} holds no record with an image and a label that {source.dataset} was to give.")
         found.setdefault(source.dataset, []).extend(records)
-        labels = Counter(task for record in records for task in tasks_of(record))
+        labels = Counter(task for record in records for task in _taught(record, experiment.engine))
         licences = sorted({record.licence for record in records if record.licence})
         described["sources"].append(
             {
@@ -124,6 +125,12 @@ def _records(experiment: Experiment, described: dict[str, Any], tell: Tell) -> d
             }
         )
     return found
+
+
+def _taught(record: Record, engine: str) -> frozenset[str]:
+    """What an engine learns from a record: of a single slice less than it tells."""
+    tasks = tasks_of(record)
+    return tasks & learner_class(engine).tasks_of_slices if is_slice(record) else tasks
 
 
 def _is_wanted(record: Record, source: Source) -> bool:
