@@ -3,7 +3,7 @@
 Calibrates the network on the run's held-out cases and fills the model card in from the run: what it learned from
 and under which licences, how it was trained, what that cost, and how good it is. Files that
 ``python -m training.evaluate ... --json FILE`` wrote into the run's folder ``evaluations`` go into the card, each
-with the command that made it.
+with the command that made it, and so does ``notes.md`` beside it: what was seen by eye, and where the weights fail.
 """
 
 from __future__ import annotations
@@ -194,6 +194,7 @@ def model_card(run, calibration) -> str:
         validation=_last_validation(run),
         calibration=calibration,
         evaluations=read_evaluations(run.folder / EVALUATIONS),
+        notes=run.notes,
     )
 
 

@@ -237,6 +237,8 @@ def test_masks_of_ones_own_become_a_bundle(tmp_path: Path) -> None:
     """Only lesions and a diagnosis are known; nothing teaches lobes or severity, and nothing claims to."""
     path = manifest(tmp_path, own_data(tmp_path))
     config = own_experiment(tmp_path, path, **{"schedule.steps": 3, "schedule.validate_every": 1})
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/notes.md").write_text("By eye: too much at the bases.")
     finished(command(config, tmp_path / "run"))
     run = Run(tmp_path / "run")
     logged = {name for row in run.metrics() for name in row}
@@ -247,7 +249,12 @@ def test_masks_of_ones_own_become_a_bundle(tmp_path: Path) -> None:
     assert (bundle.path / SPLIT).read_bytes() == run.split_file.read_bytes()
     assert "name: tiny" in (bundle.path / EXPERIMENT).read_text()
     card = (bundle.path / "docs/README.md").read_text()
-    assert "| manifest | 5 |" in card and "kWh" in card and "simulated" not in card.split("## Intended use")[0]
+    assert (
+        "By eye: too much at the bases." in card
+        and "| manifest | 5 |" in card
+        and "kWh" in card
+        and "simulated" not in card.split("## Intended use")[0]
+    )
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,12 @@ class Run:
         """What was learned from: sources, licences, counts."""
         return self.folder / "data.json"
 
+    @property
+    def notes(self) -> str:
+        """What people saw and measured besides, Markdown for the model card: ``notes.md`` in the folder, or nothing."""
+        file = self.folder / "notes.md"
+        return file.read_text(encoding="utf-8") if file.exists() else ""
+
     def begin(self, experiment: Experiment) -> None:
         """Write the experiment, or see that the run there is of the same one.
 
