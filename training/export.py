@@ -45,6 +45,7 @@ def export(run, target: Path, tell=print) -> Path:
     calibration = learner.calibration(held_out_cases(run))
     for note in calibration.notes:
         tell(note)
+    validation = held_out_scores(learner, run)
     inference = {**run.summary()["inference"], **calibration.settings}
     partial = target.with_name(f".{target.name}.partial")
     try:
@@ -52,8 +53,8 @@ def export(run, target: Path, tell=print) -> Path:
         for folder in ("configs", "models", "docs"):
             (partial / folder).mkdir(parents=True)
         _write_json(partial / bundles.INFERENCE, inference)
-        _write_json(partial / bundles.METADATA, metadata(run, learner))
-        (partial / bundles.CARD).write_text(model_card(run, calibration), encoding="utf-8")
+        _write_json(partial / bundles.METADATA, metadata(run, learner, validation))
+        (partial / bundles.CARD).write_text(model_card(run, calibration, validation), encoding="utf-8")
         shutil.copyfile(run.weights_file, partial / bundles.WEIGHTS)
         shutil.copyfile(experiment.path(experiment.card.folder) / "LICENSE", partial / bundles.LICENCE)
         shutil.copyfile(run.experiment_file, partial / bundles.EXPERIMENT)
@@ -86,11 +87,35 @@ def load_learner(run):
 
 def held_out_cases(run) -> Iterator:
     """The cases that a run validated on."""
-    from training.learning.sources import gather
-
-    for source in gather(run.experiment(), run, lambda line: None).held_out:
+    for source in _held_out(run):
         for index in range(len(source)):
             yield source[index]
+
+
+def held_out_scores(learner, run) -> dict[str, float]:
+    """Of each task the mean score of the weights as they are on the cases that the run validated on.
+
+    The log of the training tells the scores of other weights where the best were kept, or a classifier settled.
+    """
+    import torch
+
+    from COVIDMultitaskLib.inference.device import autocast
+    from training.learning.loop import HeldOut
+
+    batches = HeldOut(_held_out(run))
+    scores: dict[str, list[float]] = {}
+    with torch.inference_mode(), autocast(torch.device("cpu")):
+        for number in range(len(batches)):
+            batch = batches[number]
+            for task, score in learner.scores(batch["scans"], batch["slices"]).items():
+                scores.setdefault(task, []).append(float(score))
+    return {task: sum(values) / len(values) for task, values in sorted(scores.items())}
+
+
+def _held_out(run) -> list:
+    from training.learning.sources import gather
+
+    return gather(run.experiment(), run, lambda line: None).held_out
 
 
 def check_licence(licence: str, data: dict[str, Any]) -> None:
@@ -108,7 +133,7 @@ def _is_non_commercial(licence: str) -> bool:
     return "nc" in words or any(phrase.replace("-", " ") in " ".join(words) for phrase in NON_COMMERCIAL[1:])
 
 
-def metadata(run, learner) -> dict[str, Any]:
+def metadata(run, learner, validation: dict[str, float]) -> dict[str, Any]:
     """MONAI's metadata of the bundle, with what is ours under "covid_multitask"."""
     from importlib.metadata import version
 
@@ -130,7 +155,7 @@ def metadata(run, learner) -> dict[str, Any]:
             "licence": experiment.card.licence,
             "trained_on": trained_on(run.data()),
             "parameters": sum(parameter.numel() for parameter in learner.network.parameters()),
-            "quality": quality(_last_validation(run), run.data()),
+            "quality": quality(validation, run.data()),
             "seconds": reference_seconds(run.folder / REFERENCE),
         },
         "training": {"experiment": experiment.model_dump(mode="json"), "resources": run.resources()},
@@ -154,12 +179,12 @@ def trained_on(data: dict[str, Any]) -> str:
 
 
 def quality(scores: dict[str, float], data: dict[str, Any]) -> str | None:
-    """One line of the scores of the last validation, and on what; ``None`` without any.
+    """One line of the scores on held-out cases, and on what; ``None`` without any.
 
-    :param scores: by task, of which "mean" is left out.
+    :param scores: by task.
     :param data: what was learned from, of which some cases were held out.
     """
-    told = ", ".join(f"{task.replace('_', ' ')} {score:.2f}" for task, score in scores.items() if task != "mean")
+    told = ", ".join(f"{task.replace('_', ' ')} {score:.2f}" for task, score in scores.items())
     if not told:
         return None
     simulated = {source["simulated"] for source in data["sources"]}
@@ -181,7 +206,7 @@ def reference_seconds(path: Path) -> float | None:
         raise InputError(f"{path} is no measurement of Testing/benchmarks/analyze.py --save; make it again.") from error
 
 
-def model_card(run, calibration) -> str:
+def model_card(run, calibration, validation: dict[str, float]) -> str:
     """The bundle's README from the template of the experiment's card folder."""
     from training.evaluate.results import read_evaluations
 
@@ -191,7 +216,7 @@ def model_card(run, calibration) -> str:
         data=run.data(),
         summary=run.summary(),
         resources=run.resources(),
-        validation=_last_validation(run),
+        validation=validation,
         calibration=calibration,
         evaluations=read_evaluations(run.folder / EVALUATIONS),
         notes=run.notes,
@@ -213,16 +238,6 @@ def card_template(experiment):
         raise InputError(
             f"{folder} holds no card.md.j2, the template of the model card; see training/cards."
         ) from error
-
-
-def _last_validation(run) -> dict[str, float]:
-    """The scores of the last validation, by task."""
-    rows = [row for row in run.metrics() if any(name.startswith("val/") for name in row)]
-    return (
-        {name.removeprefix("val/"): value for name, value in rows[-1].items() if name.startswith("val/")}
-        if rows
-        else {}
-    )
 
 
 def _write_json(path: Path, content: Any) -> None:
