@@ -14,9 +14,13 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from COVIDMultitaskLib.errors import CovidMultitaskError, InputError, OutputError
+
+if TYPE_CHECKING:
+    from training.data.dataset import Case
+    from training.learning.sampling import Cases
 
 EVALUATIONS = "evaluations"
 """Folder, in a run's, of what ``training.evaluate`` wrote."""
@@ -41,11 +45,11 @@ def export(run, target: Path, tell=print) -> Path:
 
     experiment, data = run.experiment(), run.data()
     check_licence(experiment.card.licence, data)
-    learner = load_learner(run)
-    calibration = learner.calibration(held_out_cases(run))
+    learner, held_out = load_learner(run), held_out_sources(run)
+    calibration = learner.calibration(held_out_cases(held_out))
     for note in calibration.notes:
         tell(note)
-    validation = held_out_scores(learner, run)
+    validation = held_out_scores(learner, held_out)
     inference = {**run.summary()["inference"], **calibration.settings}
     partial = target.with_name(f".{target.name}.partial")
     try:
@@ -85,15 +89,22 @@ def load_learner(run):
     return learner.eval()
 
 
-def held_out_cases(run) -> Iterator:
-    """The cases that a run validated on."""
-    for source in _held_out(run):
+def held_out_sources(run) -> list[Cases]:
+    """The cases that a run validated on, by source."""
+    from training.learning.sources import gather
+
+    return gather(run.experiment(), run, lambda line: None).held_out
+
+
+def held_out_cases(held_out: list[Cases]) -> Iterator[Case]:
+    """Those of all sources, one after the other."""
+    for source in held_out:
         for index in range(len(source)):
             yield source[index]
 
 
-def held_out_scores(learner, run) -> dict[str, float]:
-    """Of each task the mean score of the weights as they are on the cases that the run validated on.
+def held_out_scores(learner, held_out: list[Cases]) -> dict[str, float]:
+    """Of each task the mean score of the weights as they are on the cases that their run validated on.
 
     The log of the training tells the scores of other weights where the best were kept, or a classifier settled.
     """
@@ -102,7 +113,7 @@ def held_out_scores(learner, run) -> dict[str, float]:
     from COVIDMultitaskLib.inference.device import autocast
     from training.learning.loop import HeldOut
 
-    batches = HeldOut(_held_out(run))
+    batches = HeldOut(held_out)
     scores: dict[str, list[float]] = {}
     with torch.inference_mode(), autocast(torch.device("cpu")):
         for number in range(len(batches)):
@@ -110,12 +121,6 @@ def held_out_scores(learner, run) -> dict[str, float]:
             for task, score in learner.scores(batch["scans"], batch["slices"]).items():
                 scores.setdefault(task, []).append(float(score))
     return {task: sum(values) / len(values) for task, values in sorted(scores.items())}
-
-
-def _held_out(run) -> list:
-    from training.learning.sources import gather
-
-    return gather(run.experiment(), run, lambda line: None).held_out
 
 
 def check_licence(licence: str, data: dict[str, Any]) -> None:

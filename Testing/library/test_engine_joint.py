@@ -12,9 +12,10 @@ from COVIDMultitaskLib.bundles import open_bundle
 from COVIDMultitaskLib.engines.contract import ANSWERS, UNCERTAINTY, Prediction
 from COVIDMultitaskLib.engines.joint import JointEngine
 from COVIDMultitaskLib.engines.registry import make_engine
-from COVIDMultitaskLib.errors import Cancelled, NotChestCTError
+from COVIDMultitaskLib.errors import NotChestCTError
 from COVIDMultitaskLib.progress import STAGES, Event, Progress
 from COVIDMultitaskLib.volume import Geometry, Volume
+from Testing.library.cancelling import assert_cancelled_in, each_stage
 from Testing.library.lung_scenes import STORAGES, draw, grid, stored, stored_geometry
 from Testing.library.simple_chest import chest_volume
 from Testing.library.tiny_bundle import random_network, write_tiny_bundle
@@ -151,16 +152,9 @@ def test_progress_goes_through_the_stages_in_order(engine: JointEngine, scan: Vo
     assert set(progress.timings_s) == {"prepare", "load", "predict", "restore"}
 
 
-@pytest.mark.parametrize("stage", ["prepare", "load", "predict", "restore"])
-def test_it_can_be_cancelled_in_every_stage(engine: JointEngine, scan: Volume, stage: str) -> None:
-    at: list[str] = []
-
-    def listen(event: Event) -> None:
-        at.append(event.stage)
-
-    with pytest.raises(Cancelled):
-        engine.predict(scan, Progress(listen, lambda: at[-1:] == [stage]))
-    assert at[-1] == stage
+@each_stage
+def test_it_can_be_cancelled_in_every_stage(engine: JointEngine, scan: Volume, stage: str, monkeypatch) -> None:
+    assert_cancelled_in(stage, engine, scan, monkeypatch)
     assert engine.predict(scan, Progress()).lobes.any()  # the engine works on as before
 
 

@@ -289,14 +289,14 @@ def test_a_mask_on_another_grid_is_told_by_name(tmp_path: Path, capsys) -> None:
 
 
 def test_the_scores_told_are_those_of_the_weights_that_are_kept(tmp_path: Path) -> None:
-    from training.export import held_out_scores, load_learner
+    from training.export import held_out_scores, held_out_sources, load_learner
 
     config = write_experiment(tmp_path, {"schedule.keep": "best", "schedule.learning_rate": 0.02})
     finished(command(config, tmp_path / "run", "--no-export"))
     run = Run(tmp_path / "run")
     validations = [row for row in run.metrics() if "val/mean" in row]
     best = max(validations, key=lambda row: row["val/mean"])
-    told = held_out_scores(load_learner(run), run)
+    told = held_out_scores(load_learner(run), held_out_sources(run))
     assert told == pytest.approx({task: best[f"val/{task}"] for task in told}, abs=0.02)
     assert {"lobes", "lesions", "severity", "diagnosis"} <= set(told)
 

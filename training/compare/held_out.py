@@ -17,7 +17,7 @@ from training.data.dataset import Case
 from training.data.record import NOT_ANNOTATED
 from training.data.synthetic import SOURCE, shape_of
 from training.evaluate.answers import Answers, Found, Truth
-from training.export import held_out_cases, load_learner
+from training.export import held_out_cases, held_out_sources, load_learner
 from training.learning.learner import Learner
 from training.learning.run import Run
 from training.learning.sampling import collate_for_networks
@@ -52,7 +52,7 @@ def read_held_out(run: Run) -> list[Scan]:
     kept = _kept(path, digest)
     if kept is None:
         learner = load_learner(run)
-        kept = [_read(learner, case) for case in held_out_cases(run) if case.hu.shape[0] > 1]
+        kept = [_read(learner, case) for case in held_out_cases(held_out_sources(run)) if case.hu.shape[0] > 1]
         write_json({"weights": digest, "scans": [asdict(scan) for scan in kept]}, path)
     return kept
 

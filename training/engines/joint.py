@@ -27,6 +27,7 @@ from training.learning.losses import (
     severity_term,
     slice_flag_term,
 )
+from training.learning.sampling import tasks_of
 from training.learning.targets import lesion_dice, lobe_dice, right, severity_of
 
 
@@ -89,7 +90,9 @@ class JointLearner(Learner):
 
     def settle(self, cases: Iterable[Case], seed: int) -> str:
         """Fit the classifier of severity and diagnosis to all whole scans that tell one of them."""
-        scans = self._described(case for case in cases if case.hu.shape[0] > 1 and _tells_a_class(case))
+        scans = self._described(
+            case for case in cases if case.hu.shape[0] > 1 and tasks_of(case.record) & {"severity", "diagnosis"}
+        )
         if scans is None:
             return ""
         classes = len(labels.SEVERITIES), len(labels.DIAGNOSES)
@@ -132,11 +135,6 @@ class JointLearner(Learner):
     def inference(self) -> dict[str, Any]:
         """Arguments of the network and the spacing of its grid."""
         return {"network": self._arguments, "spacing_mm": self.spacing_mm}
-
-
-def _tells_a_class(case: Case) -> bool:
-    record = case.record
-    return record.severity is not None or record.ct_grade is not None or not all(record.possible_diagnoses)
 
 
 def _some_field(slices: Batch, generator: torch.Generator) -> tuple[int, int]:

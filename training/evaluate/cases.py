@@ -91,23 +91,22 @@ def show_cases(engine: JointEngine, folder: Path) -> list[Shown]:
 
 
 def _shown(engine: JointEngine, case: Case) -> Shown:
-    from COVIDMultitaskLib.engines.answers import best_class
+    from COVIDMultitaskLib.engines.answers import best_class, probabilities
     from training.calibration.held_out import patient_of, show
 
     look, read = show(engine.load(), case, engine.settings.spacing_mm)
     lesions = best_class(look.segmentation.lesions[0]) * (look.lobes > 0)
     temperature = engine.settings.temperature
-    severity, diagnosis = (
-        (getattr(read, head)[0].float() / temperature[head]).softmax(0).numpy() for head in ("severity", "diagnosis")
-    )
+    severity = probabilities(read.severity[0], SEVERITIES, temperature["severity"])
+    diagnosis = probabilities(read.diagnosis[0], DIAGNOSES, temperature["diagnosis"])
     record = case.record
     assert record.severity is not None and record.diagnosis is not None
     return Shown(
         record.id,
         patient_of(record),
         _dice(look.lobes, lesions, case),
-        float(severity[SEVERITIES.index("severe")]),
-        diagnosis,
+        severity["severe"],
+        np.array(list(diagnosis.values())),
         record.severity == "severe",
         DIAGNOSES.index(record.diagnosis),
     )

@@ -127,7 +127,7 @@ def fit(experiment: Experiment, run: Run, tell: Tell = lambda line: None, bar: b
         if experiment.schedule.settle:
             cases = (pool.cases[index] for pool in data.pools for index in range(len(pool.cases)))
             tell(learner.settle(cases, experiment.seed) or "Nothing was left to fit.")
-        _write(run, trainer, module, kept)
+        _write(experiment, run, trainer, module, kept)
 
 
 def weigh(experiment: Experiment, learner: Learner) -> dict[str, float]:
@@ -262,9 +262,9 @@ def _keep(experiment: Experiment, run: Run, module: LearningModule) -> str:
     return "best"
 
 
-def _write(run: Run, trainer: L.Trainer, module: LearningModule, kept: str) -> None:
+def _write(experiment: Experiment, run: Run, trainer: L.Trainer, module: LearningModule, kept: str) -> None:
     summary = {
-        "engine": run.experiment().engine,
+        "engine": experiment.engine,
         "steps": trainer.global_step,
         "kept": kept,
         "inference": module.learner.inference(),
