@@ -12,6 +12,7 @@ import numpy as np
 from COVIDMultitaskLib import labels
 from COVIDMultitaskLib.engines.answers import NEVER, best_class, probabilities, refuse_without_lungs, scores_of_cleaned
 from COVIDMultitaskLib.engines.base import NetworkEngine, within
+from COVIDMultitaskLib.engines.border import border_by_density, certain_off_border
 from COVIDMultitaskLib.engines.contract import ANSWERS, UNCERTAINTY, Prediction, Unlikeness
 from COVIDMultitaskLib.inference.device import autocast
 from COVIDMultitaskLib.inference.uncertainty import affected_shares, entropy
@@ -92,9 +93,10 @@ class Found:
     read: Classification
 
     def scores(self) -> list[torch.Tensor]:
-        """Scores of lobes and of lesions, see :func:`scores_of_cleaned`."""
+        """Scores of lobes and of lesions for :func:`border_by_density`."""
         logits = self.look.segmentation
-        return [scores_of_cleaned(logits.lobes[0], self.lobes), scores_of_cleaned(logits.lesions[0], self.lesions)]
+        lobes = certain_off_border(scores_of_cleaned(logits.lobes[0], self.lobes), self.lobes)
+        return [lobes, scores_of_cleaned(logits.lesions[0], self.lesions)]
 
     def lesion_probabilities(self, temperature: float) -> torch.Tensor:
         """Calibrated probabilities of no lesion, ground-glass and consolidation, (3, z, y, x), on the CPU."""
@@ -156,7 +158,9 @@ class JointEngine(NetworkEngine["JointNetwork", "_Settings"]):
             affected = affected_shares(1.0 - probability[0].numpy(), found.lobes)
             wants_map = UNCERTAINTY in self.evidence
             restored = progress.part(0.0, 0.6 if wants_map else 1.0)
-            lobes, lesions = labels_on_scan(found.scores(), found.look.grid, volume.geometry, restored)
+            lobes, lesions = labels_on_scan(
+                found.scores(), found.look.grid, volume.geometry, restored, border_by_density(volume)
+            )
             lesions[lobes == 0] = 0
             evidence = {}
             if wants_map:

@@ -10,6 +10,7 @@ import numpy as np
 from COVIDMultitaskLib import labels
 from COVIDMultitaskLib.engines.answers import NEVER, best_class, probabilities, refuse_without_lungs, scores_of_cleaned
 from COVIDMultitaskLib.engines.base import NetworkEngine, within
+from COVIDMultitaskLib.engines.border import border_by_density, certain_off_border
 from COVIDMultitaskLib.engines.contract import Prediction
 from COVIDMultitaskLib.inference.device import autocast
 from COVIDMultitaskLib.preparation.grid import labels_on_scan, resample, slice_spacing, upright_grid
@@ -114,9 +115,9 @@ class M2UNetEngine(NetworkEngine["M2UNet", "_Settings"]):
             lobes = clean_lobes(best_class(logits), scan.grid.spacing_mm)
             refuse_without_lungs(lobes, scan.grid)
             bag = self._read_bag(network, scan, lobes, progress.part(SEGMENTATION_SHARE, 1.0))
-            scores = scores_of_cleaned(logits, lobes)
+            scores = certain_off_border(scores_of_cleaned(logits, lobes), lobes)
         with progress.stage("restore"):
-            (on_scan,) = labels_on_scan([scores], scan.grid, volume.geometry, progress)
+            (on_scan,) = labels_on_scan([scores], scan.grid, volume.geometry, progress, border_by_density(volume))
             evidence = {
                 "patches": _contributions(bag, scan.grid, self.settings.patch),
                 "severity": _evidence_map(bag, lobes, scan.grid, volume.geometry, on_scan),

@@ -7,7 +7,7 @@ that work in 3D, of the scan's own thickness for those that work slice by slice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 AIR_HU = -1024.0
+Box = tuple[slice, slice, slice]
+Amend = Callable[[Sequence["torch.Tensor"], Box], None]
 Sides = float | tuple[float, float, float]
 """One length, or one along each of (z, y, x)."""
 _SLAB_VOXELS = 3_000_000
@@ -119,7 +121,11 @@ def _of_blocks(geometry: Geometry, shape: tuple[int, ...], blocks: tuple[int, ..
 
 
 def labels_on_scan(
-    scores: list[torch.Tensor], grid: Geometry, scan: Geometry, progress: Progress = _NO_PROGRESS
+    scores: list[torch.Tensor],
+    grid: Geometry,
+    scan: Geometry,
+    progress: Progress = _NO_PROGRESS,
+    amend: Amend | None = None,
 ) -> list[np.ndarray]:
     """The best class at every voxel of the scan, for several sets of class scores.
 
@@ -128,6 +134,7 @@ def labels_on_scan(
     Works slab by slab: the memory needed does not grow with the scan.
 
     :param scores: each (classes, z, y, x) on ``grid``, class 0 background.
+    :param amend: changes the scores of a box of the scan in place, by what else is known of its voxels.
     :return: for each, uint8 of the scan's shape.
     """
     import torch
@@ -135,7 +142,10 @@ def labels_on_scan(
     results = [np.zeros(scan.shape, np.uint8) for _ in scores]
     sizes = [len(one) for one in scores]
     for box, sampled in _sampled_on_scan(torch.cat(scores).float(), grid, scan, progress):
-        for result, classes in zip(results, sampled.split(sizes), strict=True):
+        split = sampled.split(sizes)
+        if amend is not None:
+            amend(split, box)
+        for result, classes in zip(results, split, strict=True):
             result[box] = _best_class(classes).numpy()
     return results
 
@@ -155,7 +165,7 @@ def values_on_scan(
 
 def _sampled_on_scan(
     maps: torch.Tensor, grid: Geometry, scan: Geometry, progress: Progress
-) -> Iterator[tuple[tuple[slice, slice, slice], torch.Tensor]]:
+) -> Iterator[tuple[Box, torch.Tensor]]:
     """Maps (c, z, y, x) at the scan's voxels, slab by slab, each with its place in the scan.
 
     Slabs that the grid does not reach are left out.
@@ -203,7 +213,7 @@ def _is_aligned(to_grid: np.ndarray, scan: Geometry) -> bool:
     return bool(drift.sum(1).max() < 0.1)
 
 
-def _sampled_along_axes(scores: torch.Tensor, to_grid: np.ndarray, box: tuple[slice, slice, slice]) -> torch.Tensor:
+def _sampled_along_axes(scores: torch.Tensor, to_grid: np.ndarray, box: Box) -> torch.Tensor:
     """As :func:`_sampled_anyhow` for aligned axes: one after the other, many times quicker."""
     grid_axes = np.abs(to_grid[:3, :3]).argmax(0)  # of each scan axis
     middle = np.array([(part.start + part.stop - 1) / 2 for part in box])
@@ -226,7 +236,7 @@ def _linear_weights(position: np.ndarray, length: int) -> torch.Tensor:
     return torch.from_numpy(np.clip(1 - distance, 0, None).astype(np.float32))
 
 
-def _sampled_anyhow(scores: torch.Tensor, to_grid: np.ndarray, box: tuple[slice, slice, slice]) -> torch.Tensor:
+def _sampled_anyhow(scores: torch.Tensor, to_grid: np.ndarray, box: Box) -> torch.Tensor:
     """Scores (c, z, y, x) at the scan's voxels in ``box``, (c, z, y, x); 0 beyond the grid."""
     import torch
     import torch.nn.functional as F
