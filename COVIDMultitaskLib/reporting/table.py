@@ -116,21 +116,25 @@ def _picture_table(findings: Findings, picture: PictureFindings) -> Table:
 def _differential_table(statistics: tuple[LesionStatistic, ...]) -> Table:
     """The scan's lesions beside the median and the middle 90 % of cases of each diagnosis."""
     table = _table("Lesions beside those of known cases: median (5 to 95 %)")
-    table.add_column("Statistic", no_wrap=True)
-    table.add_column("Here", justify="right", no_wrap=True)
+    here = {row.key: _number(row.value, _digits(row)) for row in statistics}
+    table.add_column("Statistic")
+    table.add_column("Here", justify="right", no_wrap=True, min_width=max(map(len, here.values())))
     known = [key for key in DIAGNOSES if any(key in row.reference for row in statistics)]
     for key in known:
         cases = max(row.reference[key].cases for row in statistics if key in row.reference)
-        table.add_column(f"{DIAGNOSIS_NAMES[key]}\n{cases} cases", justify="right", no_wrap=True)
+        table.add_column(f"{DIAGNOSIS_NAMES[key]}\n{cases} cases", justify="right")
     for row in statistics:
-        digits = 0 if row.key in _WHOLE_NUMBERS else 1
-        cells = [_range(row.reference.get(key), digits) for key in known]
+        cells = [_range(row.reference.get(key), _digits(row)) for key in known]
         unit = f", {row.unit}" if row.unit else ""
-        table.add_row(f"{row.name}{unit}", _number(row.value, digits), *cells)
+        table.add_row(f"{row.name}{unit}", here[row.key], *cells)
     return table
 
 
 _WHOLE_NUMBERS = ("count", "bilateral")
+
+
+def _digits(row: LesionStatistic) -> int:
+    return 0 if row.key in _WHOLE_NUMBERS else 1
 
 
 def _range(found: ReferenceRange | None, digits: int) -> str:

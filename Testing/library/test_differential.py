@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from COVIDMultitaskLib.findings import Findings
-from COVIDMultitaskLib.labels import LOBES
+from COVIDMultitaskLib.labels import DIAGNOSES, LOBES
 from COVIDMultitaskLib.measuring import measure, measure_masks
 from COVIDMultitaskLib.measuring.differential import (
     LEAST_CASES,
@@ -21,6 +23,7 @@ from COVIDMultitaskLib.measuring.differential import (
     reference_of,
 )
 from COVIDMultitaskLib.reference_ranges import read_reference
+from COVIDMultitaskLib.reporting.table import print_findings
 from COVIDMultitaskLib.volume import Geometry
 from Testing.library.lung_scenes import STORAGES, Ball, answer, draw, grid, stored, stored_geometry
 
@@ -207,6 +210,17 @@ def test_findings_with_a_differential_survive_json() -> None:
     found = dataclasses.replace(FOUND, differential=compare(FOUND, reference))
     assert Findings.from_dict(json.loads(json.dumps(found.to_dict()))) == found
     assert "differential" not in FOUND.to_dict()
+
+
+def test_a_terminal_of_80_columns_shows_every_figure_of_the_case() -> None:
+    reference = reference_of([(diagnosis, FOUND) for diagnosis in DIAGNOSES for _ in range(LEAST_CASES)])
+    wide = dataclasses.replace(reference["covid_19"]["volume_ml"], p5=12345.6, p50=23456.7, p95=34567.8)
+    reference = {name: {**one, "volume_ml": wide} for name, one in reference.items()}
+    found = dataclasses.replace(FOUND, differential=compare(FOUND, reference))
+    console = Console(width=80, file=io.StringIO(), force_terminal=False)
+    print_findings(found, console)
+    table = console.file.getvalue().split("Lesions beside those of known cases")[1]
+    assert "…" not in table and f"{FOUND.total.lesion_volume_ml:.1f}" in table
 
 
 def test_an_engines_reference_comes_with_the_findings() -> None:
