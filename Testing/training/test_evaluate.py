@@ -24,6 +24,7 @@ from Testing.library.tiny_bundle import random_network, write_tiny_bundle
 from Testing.training.data_layouts import save, save_picture
 from training.data.splits import Split
 from training.evaluate.__main__ import main
+from training.evaluate.pictures import told_by_look
 from training.evaluate.results import read_evaluations
 from training.metrics import dice, mean_over_thresholds
 
@@ -266,6 +267,69 @@ def test_the_command_itself_fails_with_one_sentence(tmp_path: Path, repository: 
 
 
 # Volumes
+
+
+# Pictures of known status
+
+
+def save_sorted_pictures(root: Path, positive: int = 20, **sizes: tuple[int, int]) -> None:
+    """Noise in two folders; ``positive`` pictures of COVID-19 have a bright corner."""
+    chance = np.random.default_rng(0)
+    for name, count in (("COVID", positive), ("NonCOVID", 20)):
+        for number in range(count):
+            grey = chance.integers(0, 200, sizes.get(name, (40, 50)), dtype=np.uint8)
+            grey[0, 0] = 255 if name == "COVID" else 0
+            save_picture(root / name / f"{'abcdefghijklmnopqrst'[number]}{name}.png", grey)
+
+
+def sees_the_corner(volume: Volume, progress: object) -> Prediction:
+    assert volume.intensity.value == "picture"
+    return Prediction(IDENTITY, covid=0.9 if volume.array[0, 0, 0] == 255 else 0.1)
+
+
+@pytest.mark.parametrize(("sizes", "low", "high"), [({}, 0.2, 0.8), ({"NonCOVID": (60, 50)}, 0.9, 1.0)])
+def test_pictures_are_told_apart_by_the_engine_and_by_their_look(
+    engine, run: Run, tmp_path: Path, sizes, low: float, high: float
+) -> None:
+    save_sorted_pictures(tmp_path, **sizes)
+    engine("pictures", predict=sees_the_corner, takes="picture", answers=frozenset({"diagnosis"}))
+    code, shown, _ = run("pictures", "--root", tmp_path, "--json", tmp_path / "out.json")
+    tasks = json.loads((tmp_path / "out.json").read_text())["tasks"]
+    assert code == 0 and "no figure here says how well patients are told apart" in shown
+    assert tasks["covid"]["measures"]["balanced_accuracy"]["value"] == 1
+    assert low <= tasks["look"]["measures"]["roc_auc"]["value"] <= high
+    assert set(tasks["look"]["measures"]) == {"roc_auc", "pr_auc"}
+
+
+def test_copies_of_a_picture_do_not_tell_each_others_class() -> None:
+    looks = np.arange(40.0).repeat(2)[:, None]
+    truth = np.random.default_rng(1).random(40).repeat(2) > 0.5
+    apart = told_by_look(looks, truth, [str(number) for number in range(80)])
+    together = told_by_look(looks, truth, [str(number // 2) for number in range(80)])
+    own = 2 * truth - 1.0
+    assert (own * (apart - together)).mean() > 0.02  # a copy speaks for its own class
+
+
+def test_the_share_of_lesion_ranks_pictures(engine, run: Run, tmp_path: Path) -> None:
+    save_sorted_pictures(tmp_path)
+
+    def by_corner(hu: np.ndarray, pixel_mm: float) -> np.ndarray:
+        return np.stack([np.full(hu.shape, 0.2 if hu[0, 0] == hu.max() else 0.7), *np.zeros((2, *hu.shape))])
+
+    engine("pictures", predict_slice=by_corner)
+    code, shown, _ = run("pictures", "--root", tmp_path)
+    assert code == 0 and "by the share of lesion: 40 scans ROC AUC 1.000" in shown
+
+
+def test_mistakes_with_pictures_end_with_a_sentence(engine, run: Run, tmp_path: Path) -> None:
+    save_sorted_pictures(tmp_path, positive=0)
+    (tmp_path / "COVID").mkdir()
+    engine("pictures", takes="picture", answers=frozenset({"diagnosis"}))
+    code, _, said = run("pictures", "--root", tmp_path)
+    assert code != 0 and "holds no pictures of both classes" in said
+    engine("pictures")
+    code, _, said = run("pictures", "--root", tmp_path)
+    assert code != 0 and "does not read single slices" in said
 
 
 def save_scans(root: Path, names: Sequence[str]) -> None:

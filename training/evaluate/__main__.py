@@ -1,4 +1,4 @@
-"""Measure a bundle on labelled data: ``python -m training.evaluate volumes|slices|cohort|cases --help``."""
+"""Measure a bundle on labelled data: ``python -m training.evaluate volumes|slices|cohort|pictures|cases --help``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pathlib import Path
 from rich.console import Console
 
 from COVIDMultitaskLib.errors import Cancelled, CovidMultitaskError, explain
-from training.evaluate import cases, cohort, slices, volumes
+from training.evaluate import cases, cohort, pictures, slices, volumes
 
 _COMMANDS = {
     "volumes": (volumes, "3D label maps: lungs, lobes or lesions"),
     "slices": (slices, "2D lesion masks: a folder of slices of the COVID-SemiSeg kind"),
     "cohort": (cohort, "severity, grade, diagnosis and affected percentage of scans in a CSV manifest"),
+    "pictures": (pictures, "single slices of known COVID-19 status, as pictures"),
     "cases": (cases, "synthetic scans: lobes, lesions, severity and diagnosis"),
 }
 
