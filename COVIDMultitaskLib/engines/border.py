@@ -24,8 +24,11 @@ BORDER_HU = -500.0
 BREADTH_HU = 250.0
 """So far from ``BORDER_HU`` a voxel says all that it can."""
 
-AIRWAY_HU = -970.0
-"""What is thinner is air in the trachea and its branches rather than lung."""
+AIRWAY_HU = -930.0
+"""What is thinner may be air in the windpipe and its branches: it says nothing."""
+
+AERATED_HU = -850.0
+"""From here on a voxel surely is lung rather than an airway with noise."""
 
 SAY = 0.4
 """How far a voxel moves the probability at which it is lung, from a half."""
@@ -59,7 +62,7 @@ def border_by_density(volume: Volume) -> Amend:
     def amend(scores: Sequence[torch.Tensor], box: Box) -> None:
         hu = torch.from_numpy(volume.array[box].astype("float32"))
         dense = ((hu - BORDER_HU) / BREADTH_HU).clamp_(-1.0, 1.0)
-        dense.masked_fill_(hu < AIRWAY_HU, 0.0)
+        dense.mul_(((hu - AIRWAY_HU) / (AERATED_HU - AIRWAY_HU)).clamp_(0.0, 1.0))
         if len(scores) > 1:
             lesion = 1.0 - scores[1][0] / scores[1].sum(0).clamp_(min=1e-6)
             dense.mul_(1.0 - lesion)

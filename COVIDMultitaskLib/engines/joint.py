@@ -214,10 +214,11 @@ def _normalised(volume: Volume, grid: Geometry) -> torch.Tensor:
 
 
 def look_at(network: JointNetwork, image: torch.Tensor, grid: Geometry, progress: Progress) -> Look:
-    """What the network finds in a normalised image (1, 1, z, y, x); beside the patient there is no lung."""
+    """What a network finds in a normalised image (1, 1, z, y, x); no lung is beside the patient or in his windpipe."""
     import torch
 
     from COVIDMultitaskLib.inference.windows import segment_scan
+    from COVIDMultitaskLib.preparation.airways import windpipe
     from COVIDMultitaskLib.preparation.body import body_hull
     from COVIDMultitaskLib.preparation.intensity import clipped_hu
 
@@ -225,8 +226,9 @@ def look_at(network: JointNetwork, image: torch.Tensor, grid: Geometry, progress
     with autocast(device):
         found = segment_scan(network, image.to(device), progress)
     found = found._replace(lobes=_smoothed(found.lobes), lesions=_smoothed(found.lesions))
-    beside = torch.from_numpy(~body_hull(clipped_hu(image[0, 0]).numpy(), grid.spacing_mm[0]))
-    found.lobes[:, 1:].masked_fill_(beside.to(device), NEVER)
+    hu = clipped_hu(image[0, 0]).numpy()
+    no_lung = torch.from_numpy(windpipe(hu, grid.spacing_mm) | ~body_hull(hu, grid.spacing_mm))
+    found.lobes[:, 1:].masked_fill_(no_lung.to(device), NEVER)
     return Look(grid, found)
 
 

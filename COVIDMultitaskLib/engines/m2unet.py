@@ -51,10 +51,10 @@ class _Settings:
 
 @dataclass(frozen=True)
 class _Slices:
-    """A scan as the network sees it: ``image`` (z, y, x) in 0..1 on ``grid``; ``body`` is true inside the patient."""
+    """A scan as the network sees it: ``image`` (z, y, x) in 0..1 on ``grid``; ``inside`` is true where lung can be."""
 
     image: torch.Tensor
-    body: np.ndarray
+    inside: np.ndarray
     grid: Geometry
 
 
@@ -130,6 +130,7 @@ class M2UNetEngine(NetworkEngine["M2UNet", "_Settings"]):
         import torch
 
         from COVIDMultitaskLib.networks.m2unet import SIDE_MULTIPLE, WINDOW_HU
+        from COVIDMultitaskLib.preparation.airways import windpipe
         from COVIDMultitaskLib.preparation.body import body_hull
         from COVIDMultitaskLib.preparation.intensity import unit_window
 
@@ -141,7 +142,8 @@ class M2UNetEngine(NetworkEngine["M2UNet", "_Settings"]):
         start, stop = _plane_around(body, max(self.settings.patch, SIDE_MULTIPLE), SIDE_MULTIPLE)
         image = unit_window(torch.from_numpy(_cropped(hu, start, stop, WINDOW_HU[0])), *WINDOW_HU)
         grid = whole.cropped((0, *start), (whole.shape[0], *stop))
-        return _Slices(image, _cropped(body, start, stop, 0), grid)
+        inside = body & ~windpipe(hu, spacing)
+        return _Slices(image, _cropped(inside, start, stop, 0), grid)
 
     def _read_bag(self, network: M2UNet, scan: _Slices, lobes: np.ndarray, progress: Progress) -> _Bag:
         """Severity from patches on a regular grid over the lungs."""
@@ -189,7 +191,7 @@ def _cropped(array: np.ndarray, start: tuple[int, int], stop: tuple[int, int], o
 
 
 def _segmented(network: M2UNet, scan: _Slices, progress: Progress) -> torch.Tensor:
-    """Lobe logits (6, z, y, x) of all slices; beside the patient there is no lung."""
+    """Lobe logits (6, z, y, x) of all slices; no lung is beside the patient or in the windpipe."""
     import torch
 
     device = next(network.parameters()).device
@@ -200,7 +202,7 @@ def _segmented(network: M2UNet, scan: _Slices, progress: Progress) -> torch.Tens
             parts.append(network.segment(slices).float().cpu())
         progress.advance((first + len(slices)) / len(scan.image))
     logits = torch.cat(parts).transpose(0, 1).contiguous()
-    logits[1:, torch.from_numpy(~scan.body)] = NEVER
+    logits[1:, torch.from_numpy(~scan.inside)] = NEVER
     return logits
 
 
