@@ -301,6 +301,15 @@ def test_pictures_are_told_apart_by_the_engine_and_by_their_look(
     assert set(tasks["look"]["measures"]) == {"roc_auc", "pr_auc"}
 
 
+def test_only_pictures_of_one_part_of_a_split_count(engine, run: Run, tmp_path: Path) -> None:
+    save_sorted_pictures(tmp_path)
+    names = [f"covid_vs_noncovid/{folder}/{letter}{folder}" for folder in ("COVID", "NonCOVID") for letter in "abcd"]
+    Split({"train": ("other/a",), "validation": tuple(names)}, 0, "x").write(tmp_path / "split.json")
+    engine("pictures", predict=sees_the_corner, takes="picture", answers=frozenset({"diagnosis"}))
+    code, shown, _ = run("pictures", "--root", tmp_path, "--split", tmp_path / "split.json", "--part", "validation")
+    assert code == 0 and "COVID-19 or not: 8 scans" in shown
+
+
 def test_copies_of_a_picture_do_not_tell_each_others_class() -> None:
     looks = np.arange(40.0).repeat(2)[:, None]
     truth = np.random.default_rng(1).random(40).repeat(2) > 0.5

@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
             name, help=words, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         module.add_options(command)
-        if module in (volumes, cohort):
+        if module in (volumes, cohort, pictures):
             command.add_argument("--split", type=Path, metavar="FILE", help="split file: measure one part of it")
             command.add_argument("--part", default="test", help="of the split (default: test)")
         command.add_argument("--bundle", type=Path, help="folder of the weights; else those shipped")

@@ -27,6 +27,7 @@ from training.data.record import ImageFile, Record
 from training.data.registry import adapter
 from training.data.similarity import group_similar, is_single_picture
 from training.data.splits import kept_together
+from training.evaluate.records import of_part
 from training.evaluate.showing import Failures, print_failures, print_weights, report, save_report, tracked
 from training.evaluate.tasks import Task, binary_task, measure_tasks
 from training.metrics import binary_measures
@@ -98,6 +99,8 @@ def told_by_look(looks: np.ndarray, truth: np.ndarray, patients: Sequence[str]) 
 def _pictures(options: argparse.Namespace) -> list[Record]:
     found = adapter(options.dataset).find(options.root).records
     records = [record for record in found if record.covid is not None and is_single_picture(record)]
+    if options.split:
+        records = of_part(records, lambda record: record.id, options.split, options.part)
     if len({record.covid for record in records}) < 2:
         raise InputError(f"{options.root} holds no pictures of both classes; give the folder of {options.dataset}.")
     return records
