@@ -7,7 +7,7 @@ from pathlib import Path
 
 from COVIDMultitaskLib.bundles import open_bundle, shipped_bundles
 from COVIDMultitaskLib.citations import citation
-from COVIDMultitaskLib.engines.registry import ENGINES
+from COVIDMultitaskLib.engines.registry import DEFAULT_ENGINE, ENGINES
 from COVIDMultitaskLib.errors import CovidMultitaskError
 
 from .compat import tr as _
@@ -24,6 +24,7 @@ class EngineEntry:
     :param citation: what to cite, one reference a line.
     :param problem: why the weights cannot be used; empty: they can.
     :param isAdded: whether the user added it, and can remove it.
+    :param engine: the engine's name; empty: unknown.
     """
 
     bundle: str
@@ -34,6 +35,7 @@ class EngineEntry:
     problem: str = ""
     citation: str = ""
     isAdded: bool = False
+    engine: str = ""
 
     @property
     def facts(self) -> list[tuple[str, str]]:
@@ -48,12 +50,13 @@ class EngineEntry:
 
 
 def listEngines(extraFolder: str = "") -> list[EngineEntry]:
-    """All bundles found: the shipped ones, then those whose folders lie in ``extraFolder``."""
+    """All bundles: the shipped ones, the default engine's first, then those whose folders lie in ``extraFolder``."""
     try:
         folders = list(shipped_bundles())
     except CovidMultitaskError:
         folders = []
-    return [*map(describe, folders), *(replace(describe(folder), isAdded=True) for folder in _added(extraFolder))]
+    shipped = sorted(map(describe, folders), key=lambda entry: entry.engine != DEFAULT_ENGINE)
+    return [*shipped, *(replace(describe(folder), isAdded=True) for folder in _added(extraFolder))]
 
 
 def _added(folder: str) -> list[Path]:
@@ -83,4 +86,5 @@ def describe(folder: Path) -> EngineEntry:
         identity.licence,
         identity.trained_on,
         citation=citation(identity.engine, identity.bundle, identity.version),
+        engine=identity.engine,
     )

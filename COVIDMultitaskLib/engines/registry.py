@@ -95,7 +95,7 @@ def _refuse_to_fill_nothing(kind: type[NetworkEngine], fill_with: str | None) ->
 
 
 def engine_rows() -> list[dict[str, Any]]:
-    """What is known of each engine, once for each bundle that ships for it.
+    """What is known of each engine, once for each bundle that ships for it, the default engine first.
 
     ``engine``, ``answers``, ``takes`` and ``needs_lungs`` are always there; ``bundle``, ``version``, ``sha256``,
     ``licence`` and ``trained_on`` are None for an engine without weights; ``quality`` (one line), ``parameters`` and
@@ -104,6 +104,7 @@ def engine_rows() -> list[dict[str, Any]]:
     :raises BundleError: when a bundle is damaged.
     """
     bundles = [open_bundle(path) for path in shipped_bundles()]
+    bundles.sort(key=lambda bundle: bundle.identity.engine != DEFAULT_ENGINE)
     rows = [_row(bundle.identity.engine, bundle) for bundle in bundles]
     without = sorted(set(ENGINES) - {row["engine"] for row in rows})
     return [*rows, *(_row(name, None) for name in without)]

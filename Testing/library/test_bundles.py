@@ -14,7 +14,7 @@ import pytest
 
 from COVIDMultitaskLib import bundles
 from COVIDMultitaskLib.bundles import FILES, INFERENCE, METADATA, SUMS, WEIGHTS, open_bundle, write_sums
-from COVIDMultitaskLib.engines.registry import ENGINES, make_engine
+from COVIDMultitaskLib.engines.registry import ENGINES, engine_rows, make_engine
 from COVIDMultitaskLib.errors import BundleError
 from Testing.library.tiny_bundle import RANDOM_NETWORK, random_network, write_tiny_bundle
 
@@ -317,6 +317,7 @@ def test_shipped_bundles_are_found_by_their_engine(tmp_path: Path, monkeypatch) 
     assert [path.name for path in bundles.shipped_bundles()] == ["a", "b"]
     assert bundles.shipped_bundle("joint").identity.bundle == "b"
     assert make_engine().identity.bundle == "b"
+    assert [row["bundle"] for row in engine_rows()][:2] == ["b", "a"]
     assert "No weights for the engine 'triage' are installed" in refusal(lambda: bundles.shipped_bundle("triage"))
     monkeypatch.setitem(ENGINES, "triage", SimpleNamespace)
     assert "No weights" in refusal(lambda: make_engine("triage"))

@@ -13,6 +13,7 @@ import slicer
 
 pytest.importorskip("PySide6.QtUiTools", reason="PySide6 is not installed")
 
+from COVIDMultitaskModule import engines
 from COVIDMultitaskModule.devices import devicesOf
 from COVIDMultitaskModule.run_times import RunTimes
 from hypothesis import given
@@ -21,6 +22,7 @@ from qt_host.application import Application
 from slicer_host.chest import ijkToRas, toyChest
 
 from COVIDMultitaskLib.resources import resource
+from Testing.library.tiny_bundle import write_tiny_bundle
 
 
 @pytest.fixture
@@ -83,6 +85,13 @@ def archive(tmp_path):
         for file in copy.rglob("*"):
             content.write(file, f"w/{file.relative_to(copy)}")
     return path
+
+
+def test_of_several_engines_the_default_one_is_offered_first(monkeypatch, tmp_path):
+    for name, engine in (("a", "amyar"), ("b", "joint"), ("c", "joint")):
+        write_tiny_bundle(tmp_path / name, name, own={"engine": engine})
+    monkeypatch.setattr(engines, "shipped_bundles", lambda: [tmp_path / name for name in "abc"])
+    assert [entry.title.split()[0] for entry in engines.listEngines()] == ["b", "c", "a"]
 
 
 def test_weights_are_added_from_a_zip_file_used_and_removed(app, widget, archive, answers, tmp_path):
