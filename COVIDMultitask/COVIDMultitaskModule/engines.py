@@ -7,7 +7,7 @@ from pathlib import Path
 
 from COVIDMultitaskLib.bundles import open_bundle, shipped_bundles
 from COVIDMultitaskLib.citations import citation
-from COVIDMultitaskLib.engines.registry import DEFAULT_ENGINE, ENGINES
+from COVIDMultitaskLib.engines.registry import DEFAULT_ENGINE, ENGINES, supplied_by
 from COVIDMultitaskLib.errors import CovidMultitaskError
 
 from .compat import tr as _
@@ -25,6 +25,7 @@ class EngineEntry:
     :param problem: why the weights cannot be used; empty: they can.
     :param isAdded: whether the user added it, and can remove it.
     :param engine: the engine's name; empty: unknown.
+    :param supplied: what it does not give and the default engine can supply.
     """
 
     bundle: str
@@ -36,6 +37,15 @@ class EngineEntry:
     citation: str = ""
     isAdded: bool = False
     engine: str = ""
+    supplied: tuple[str, ...] = ()
+
+    @property
+    def offer(self) -> str:
+        """What to ask the user about ``supplied``; empty: nothing."""
+        if not self.supplied:
+            return ""
+        answers = _(" and ").join(_(_ANSWERS[answer]) for answer in self.supplied)
+        return _("Let {engine} supply the {answers}").format(engine=DEFAULT_ENGINE, answers=answers)
 
     @property
     def facts(self) -> list[tuple[str, str]]:
@@ -87,4 +97,5 @@ def describe(folder: Path) -> EngineEntry:
         identity.trained_on,
         citation=citation(identity.engine, identity.bundle, identity.version),
         engine=identity.engine,
+        supplied=supplied_by(DEFAULT_ENGINE, identity.engine),
     )

@@ -17,15 +17,17 @@ class EngineChoice:
 
     :param bundle: folder of a weight bundle; empty: the one that ships.
     :param device: "auto", "cpu", "cuda" or "cuda:N".
+    :param fillWith: engine that supplies lobes or lesions which the chosen one does not give; empty: none.
     """
 
     bundle: str = ""
     device: str = "auto"
+    fillWith: str = ""
 
     @property
     def request(self) -> dict[str, str | None]:
         """As the worker is asked."""
-        return {"bundle": self.bundle or None, "device": self.device or "auto"}
+        return {"bundle": self.bundle or None, "device": self.device or "auto", "fill_with": self.fillWith or None}
 
 
 SHIPPED = EngineChoice()

@@ -80,16 +80,21 @@ def _helpers(kind: type[NetworkEngine], fill_with: str | None) -> set[str]:
     return {name for name in (LUNG_ENGINE if kind.needs_lungs else None, fill_with) if name}
 
 
+def supplied_by(helper: str, name: str) -> tuple[str, ...]:
+    """The maps that a helping engine can supply to another one: lobes or lesions that this does not give.
+
+    None where the helping engine does not find the lungs by itself.
+    """
+    if ENGINES[helper].needs_lungs:
+        return ()
+    missing = ENGINES[helper].answers - ENGINES[name].answers
+    return tuple(answer for answer in MAPS if answer in missing)
+
+
 def _refuse_to_fill_nothing(kind: type[NetworkEngine], fill_with: str | None) -> None:
     """:raises BundleError: when the helping engine has no map that the other one lacks, or lacks the lungs itself."""
-    if fill_with is None:
-        return
-    if ENGINES[fill_with].needs_lungs or not (ENGINES[fill_with].answers - kind.answers) & set(MAPS):
-        helpers = [
-            name
-            for name, other in ENGINES.items()
-            if not other.needs_lungs and (other.answers - kind.answers) & set(MAPS)
-        ]
+    if fill_with is not None and not supplied_by(fill_with, kind.name):
+        helpers = [name for name in ENGINES if supplied_by(name, kind.name)]
         advice = f"fill with {' or '.join(sorted(helpers))}" if helpers else "leave out what fills"
         raise BundleError(f"{fill_with} cannot supply lobes or lesions that {kind.name} lacks; {advice}.")
 

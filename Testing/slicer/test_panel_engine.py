@@ -94,6 +94,31 @@ def test_of_several_engines_the_default_one_is_offered_first(monkeypatch, tmp_pa
     assert [entry.title.split()[0] for entry in engines.listEngines()] == ["b", "c", "a"]
 
 
+@pytest.fixture
+def severity_alone(monkeypatch, tmp_path):
+    """Two engines: the default one, and one that finds no lesions."""
+    for name, engine in (("all", "joint"), ("few", "m2unet")):
+        write_tiny_bundle(tmp_path / name, name, own={"engine": engine})
+    monkeypatch.setattr(engines, "shipped_bundles", lambda: [tmp_path / "all", tmp_path / "few"])
+
+
+def test_what_an_engine_does_not_give_the_default_one_supplies_if_the_user_wants(app, severity_alone, moduleFile):
+    widget = app.openModule(moduleFile)
+    ui, engine = widget.ui, widget.panel.engine
+    assert ui.engineSelector.currentText.startswith("all") and ui.fillCheck.isHidden()
+    assert engine.choice.request["fill_with"] is None, "it gives all answers itself"
+    ui.engineSelector.currentIndex = 1
+    assert ui.fillCheck.text == "Let joint supply the lesions"
+    assert not ui.fillCheck.isHidden()
+    assert engine.choice.request["fill_with"] == "joint"
+    app.click(ui.fillCheck)
+    assert engine.choice.request["fill_with"] is None
+    again = app.openModule(moduleFile)
+    assert again.ui.engineSelector.currentIndex == 1 and not again.ui.fillCheck.checked, "the choice is remembered"
+    app.click(again.ui.fillCheck)
+    assert again.panel.engine.choice.request["fill_with"] == "joint"
+
+
 def test_weights_are_added_from_a_zip_file_used_and_removed(app, widget, archive, answers, tmp_path):
     ui = widget.ui
     before = items(ui.engineSelector)

@@ -10,6 +10,7 @@ import qt
 import slicer
 
 from COVIDMultitaskLib.bundle_archive import add_bundle, remove_bundle
+from COVIDMultitaskLib.engines.registry import DEFAULT_ENGINE
 from COVIDMultitaskLib.errors import CovidMultitaskError
 
 from .. import compat
@@ -22,6 +23,9 @@ from ..run_times import RunTimes
 
 SETTINGS = "COVIDMultitask/"
 """What belongs to the machine, not to the case, is kept in the application's settings."""
+
+
+_NO = "no"
 
 
 class EngineSection:
@@ -41,10 +45,12 @@ class EngineSection:
         self._devices: Sequence[Device] = ()
         self._wereDevicesAsked = False
         ui.bundlesFolder.currentPath = self._setting("BundlesFolder") or str(compat.userDataFolder() / "Bundles")
+        ui.fillCheck.checked = self._setting("Fill") != _NO
         self.reload()
         self._listDevices(UNASKED)
         ui.engineSelector.connect("currentIndexChanged(int)", self._chosen)
         ui.deviceSelector.connect("currentIndexChanged(int)", self._chosen)
+        ui.fillCheck.connect("toggled(bool)", self._fillToggled)
         ui.bundlesFolder.connect("currentPathChanged(QString)", self._folderChanged)
         ui.engineButton.connect("contentsCollapsed(bool)", self._opened)
         ui.addBundleButton.connect("clicked()", self._add)
@@ -63,7 +69,13 @@ class EngineSection:
     def choice(self) -> EngineChoice:
         """What the worker is asked for."""
         device = self._devices[max(self.ui.deviceSelector.currentIndex, 0)]
-        return EngineChoice(self.entry.bundle if self.entry else "", device.key)
+        return EngineChoice(self.entry.bundle if self.entry else "", device.key, self._helper)
+
+    @property
+    def _helper(self) -> str:
+        """The engine that supplies what the chosen one does not give; empty: none."""
+        isWanted = self.entry is not None and self.entry.offer and self.ui.fillCheck.checked
+        return DEFAULT_ENGINE if isWanted else ""
 
     @property
     def plan(self) -> Sequence[tuple[str, float]]:
@@ -80,7 +92,8 @@ class EngineSection:
     @property
     def _timed(self) -> tuple[str, str]:
         """The choice by which run times are remembered."""
-        return (self.entry.title if self.entry else ""), self.choice.device
+        names = (self.entry.title if self.entry else "", self._helper)
+        return " + ".join(name for name in names if name), self.choice.device
 
     def remember(self, durations, megavoxels: float) -> None:
         """Remember how long a run of the chosen engine took; seconds by stage."""
@@ -126,6 +139,11 @@ class EngineSection:
         if self.entry is not None:
             self._settings.setValue(SETTINGS + "Bundle", self.entry.bundle)
         self._settings.setValue(SETTINGS + "Device", self.choice.device)
+        self._describe()
+        self._onChange()
+
+    def _fillToggled(self, isWanted: bool) -> None:
+        self._settings.setValue(SETTINGS + "Fill", "" if isWanted else _NO)
         self._describe()
         self._onChange()
 
@@ -201,6 +219,8 @@ class EngineSection:
         if entry is not None and not entry.problem and self._devices:
             facts = [*facts, (_("Last run"), self.times.text(*self._timed) or _("not measured on this computer yet"))]
         self.ui.engineLabel.text = "<br>".join(f"<b>{html.escape(t)}:</b> {html.escape(x)}" for t, x in facts)
+        self.ui.fillCheck.text = entry.offer if entry is not None else ""
+        self.ui.fillCheck.visible = bool(self.ui.fillCheck.text)
         self.ui.removeBundleButton.enabled = entry is not None and entry.isAdded
         self.ui.citeButton.enabled = entry is not None and bool(entry.citation)
         self.ui.citeButton.toolTip = entry.citation if entry is not None else ""
