@@ -20,6 +20,7 @@ NOT_ASSESSED = "not assessed"
 _COLORS = {label.value: css(label.color) for label in LESIONS}
 _ROW = 30
 _MAX_WARNING_LINES = 12
+_MAX_NOTICE_LINES = 8
 _MAX_LESION_ROWS = 5
 
 
@@ -239,7 +240,7 @@ def _missing(canvas: Canvas, left: float, y: float, words: str) -> float:
 
 def _notice(canvas: Canvas, notice: str, left: float, width: float, bottom: float) -> float:
     """Draw the notice at the foot; returns where it begins."""
-    lines = canvas.wrapped(notice, width, 12.5)[:4]
+    lines = canvas.wrapped(notice, width, 12.5)[:_MAX_NOTICE_LINES]
     top = bottom - 17 * len(lines)
     for place, line in enumerate(lines):
         canvas.text(left, top + 17 * (place + 1) - 4, line, 12.5, QUIET)

@@ -15,6 +15,7 @@ from COVIDMultitaskLib.labels import LESIONS, LOBES
 from COVIDMultitaskLib.measuring import measure
 from COVIDMultitaskLib.measuring.masks import cut_masks
 from COVIDMultitaskLib.reporting import draw_overview, print_findings
+from COVIDMultitaskLib.reporting.canvas import Canvas
 from COVIDMultitaskLib.reporting.panel import percent
 from COVIDMultitaskLib.reporting.planes import VIEWS, Box, lesion_positions, make_plane, sample_grey, sample_label
 from COVIDMultitaskLib.volume import Geometry, IntensityKind, Volume
@@ -212,6 +213,20 @@ def test_a_real_scan_is_drawn(shared_data: Path) -> None:
 )
 def test_percentages_are_never_rounded_to_nothing(value, shown) -> None:
     assert percent(value) == shown
+
+
+def test_what_two_engines_were_trained_on_is_shown_whole(monkeypatch) -> None:
+    volume, lobes, lesions = SCENE
+    prediction = answer(lobes, lesions)
+    source = "420 simulated scans (real lobe shapes and one thorax); 50 real records of a set; 2107 of another" * 2
+    one, other = (replace(prediction.identity, trained_on=f"{name}: {source}") for name in ("A", "B"))
+    findings = measure(volume, replace(prediction, identity=one, sources={"lobes": other}))
+    shown: list[str] = []
+    draw = Canvas.text
+    monkeypatch.setattr(Canvas, "text", lambda self, x, y, words, *more, **options: (
+        shown.append(words), draw(self, x, y, words, *more, **options))[1])  # fmt: skip
+    draw_overview(volume, prediction, findings)
+    assert findings.notice.count(source) == 2 and findings.notice in " ".join(shown)
 
 
 # -- table
