@@ -66,7 +66,6 @@ screenshots: set-up-test
 TRAIN = $(BIN)/python -m training.train $(if $(DATA),--data "$(DATA)")
 weights: set-up-test
 	$(TRAIN) --config training/configs/joint_base.yaml --no-export
-	$(TRAIN) --config training/configs/joint_base_longer.yaml --no-export
 	$(TRAIN) --config training/configs/joint.yaml --bundle Resources/Bundles/joint
 	$(TRAIN) --config training/configs/m2unet_small.yaml --bundle Resources/Bundles/m2unet-small
 	$(TRAIN) --config training/configs/triage_small.yaml --bundle Resources/Bundles/triage-small
