@@ -35,10 +35,8 @@ def windpipe(hu: np.ndarray, spacing_mm: Sides) -> np.ndarray:
     dz, dy, dx = (float(side) for side in np.broadcast_to(spacing_mm, 3))
     air = np.array([_walled(plane, dy * dx) for plane in hu])
     pieces, _ = ndimage.label(air, structure=np.ones((3, 3, 3)))
-    for number, box in enumerate(ndimage.find_objects(pieces), start=1):
-        if (box[0].stop - box[0].start) * dz < SHORTEST_MM:
-            air[pieces == number] = False
-    return ndimage.binary_dilation(air, _IN_PLANE)  # type: ignore[no-any-return]
+    is_long = [(box[0].stop - box[0].start) * dz >= SHORTEST_MM for box in ndimage.find_objects(pieces)]
+    return ndimage.binary_dilation(np.array([False, *is_long])[pieces], _IN_PLANE)  # type: ignore[no-any-return]
 
 
 _IN_PLANE = np.ones((1, 3, 3), bool)

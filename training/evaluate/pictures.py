@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -121,8 +122,7 @@ def _lesion_share(engine: SliceEngine, volume: Volume) -> float:
 
 
 def _covid(engine: Engine, volume: Volume) -> float:
-    grey = Volume(volume.array, volume.geometry, IntensityKind.PICTURE)
-    probability = engine.predict(grey, Progress()).covid
+    probability = engine.predict(replace(volume, intensity=IntensityKind.PICTURE), Progress()).covid
     assert probability is not None
     return probability
 

@@ -74,7 +74,7 @@ class EngineSection:
     @property
     def _helper(self) -> str:
         """The engine that supplies what the chosen one does not give; empty: none."""
-        isWanted = self.entry is not None and self.entry.offer and self.ui.fillCheck.checked
+        isWanted = self.entry is not None and self.entry.supplied and self.ui.fillCheck.checked
         return DEFAULT_ENGINE if isWanted else ""
 
     @property
