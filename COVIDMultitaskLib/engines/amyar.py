@@ -40,6 +40,7 @@ class _Settings:
     """What a bundle's "inference" tells.
 
     :param network: arguments of :class:`COVIDMultitaskLib.networks.amyar.AmyarNetwork`.
+    :param side: pixels along each side of a slice; the published 256 where a bundle does not tell.
     :param slice_mm: thinner slices are averaged to this thickness, thicker ones kept.
     :param margin_mm: kept around the lungs.
     :param lesion_threshold: of the lesions' probability.
@@ -50,6 +51,7 @@ class _Settings:
     """
 
     network: dict[str, Any]
+    side: int
     slice_mm: float
     margin_mm: float
     lesion_threshold: float
@@ -80,8 +82,11 @@ class AmyarEngine(NetworkEngine["AmyarNetwork", "_Settings"]):
     @staticmethod
     def read_settings(told: dict[str, Any]) -> _Settings:
         """See :class:`_Settings`."""
+        from COVIDMultitaskLib.networks.amyar import SIDE
+
         return _Settings(
             dict(told["network"]),
+            int(within(told.get("side", SIDE), 16, 2048)),
             within(told["slice_mm"], 0.5, 20.0),
             within(told["margin_mm"], 0.0, 100.0),
             within(told["lesion_threshold"], 0.01, 0.99),
@@ -93,11 +98,10 @@ class AmyarEngine(NetworkEngine["AmyarNetwork", "_Settings"]):
 
     def build(self) -> AmyarNetwork:
         """The network, without its weights."""
-        from COVIDMultitaskLib.networks.amyar import SIDE, AmyarNetwork
+        from COVIDMultitaskLib.networks.amyar import AmyarNetwork
 
         network = AmyarNetwork(**self.settings.network)
-        if SIDE % network.side_multiple:
-            raise ValueError(f"a slice of {SIDE} pixels cannot be halved so often")
+        network.refuse_side(self.settings.side)
         return network
 
     def predict_on(self, device: torch.device, volume: Volume, progress: Progress) -> Prediction:
@@ -111,7 +115,7 @@ class AmyarEngine(NetworkEngine["AmyarNetwork", "_Settings"]):
         lungs = self._support.lungs(volume, progress)
         refuse_without_lungs(lungs, volume.geometry)
         with progress.stage("prepare"):
-            box = lung_box(lungs, volume.geometry, self.settings.slice_mm, self.settings.margin_mm)
+            box = lung_box(lungs, volume.geometry, self.settings.side, self.settings.slice_mm, self.settings.margin_mm)
             hu = resample(volume, box)
         found = self._read(device, hu, progress)
         with progress.stage("restore"):
@@ -132,7 +136,7 @@ class AmyarEngine(NetworkEngine["AmyarNetwork", "_Settings"]):
         """A picture is read where its lungs seem to be; what is lung, and how dense a lesion is, nobody knows."""
         with progress.stage("prepare"):
             grey = volume.array[0]
-            part, image = lungs_of_picture(grey)
+            part, image = lungs_of_picture(grey, self.settings.side)
         found = self._read(device, image, progress)
         with progress.stage("restore"):
             lesions = np.zeros(volume.array.shape, np.uint8)
@@ -145,7 +149,7 @@ class AmyarEngine(NetworkEngine["AmyarNetwork", "_Settings"]):
         )
 
     def _read(self, device: torch.device, hu: np.ndarray, progress: Progress) -> SliceReadings:
-        """What the network says of slices (z, 256, 256) in HU."""
+        """What the network says of slices (z, side, side) in HU."""
         with progress.stage("load"):
             network = self.load(device)
         with progress.stage("predict"):
@@ -157,17 +161,16 @@ class AmyarEngine(NetworkEngine["AmyarNetwork", "_Settings"]):
         return Unlikeness(score, self.settings.threshold)
 
 
-def lung_box(lungs: np.ndarray, scan: Geometry, slice_mm: float, margin_mm: float) -> Geometry:
+def lung_box(lungs: np.ndarray, scan: Geometry, side: int, slice_mm: float, margin_mm: float) -> Geometry:
     """The box around the lungs as slices of the network's size.
 
     :param lungs: (z, y, x) on ``scan``, 0 outside, not empty.
+    :param side: pixels along each side of a slice.
     :param slice_mm: thinner slices are averaged to this thickness, thicker ones kept.
     """
-    from COVIDMultitaskLib.networks.amyar import SIDE
-
     low, high = box_of_lungs(lungs, scan, margin_mm)
     thickness = max(slice_mm, slice_spacing(scan))
-    return grid_of_shape(low, high, (max(1, round((high[2] - low[2]) / thickness)), SIDE, SIDE))
+    return grid_of_shape(low, high, (max(1, round((high[2] - low[2]) / thickness)), side, side))
 
 
 def scan_probability(by_slice: np.ndarray) -> float:
@@ -179,7 +182,7 @@ def scan_probability(by_slice: np.ndarray) -> float:
 def read_slices(network: AmyarNetwork, hu: np.ndarray, temperature: float, progress: Progress) -> SliceReadings:
     """What the network says of slices of its size.
 
-    :param hu: (z, 256, 256) Hounsfield units.
+    :param hu: (z, side, side) Hounsfield units.
     :param temperature: divides the logit of COVID-19.
     """
     import torch
@@ -201,11 +204,12 @@ def read_slices(network: AmyarNetwork, hu: np.ndarray, temperature: float, progr
     return SliceReadings(torch.cat(lesions), covid.numpy(), torch.cat(errors).numpy())
 
 
-def lungs_of_picture(grey: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
+def lungs_of_picture(grey: np.ndarray, side: int) -> tuple[tuple[slice, slice], np.ndarray]:
     """Where the lungs of a picture seem to be, and that part as one slice of the network's size.
 
     :param grey: (y, x), any scale, brighter is denser; not all the same.
-    :return: the part, and its guessed HU (1, 256, 256).
+    :param side: pixels along each side of a slice.
+    :return: the part, and its guessed HU (1, side, side).
     """
     import torch
 
@@ -213,7 +217,7 @@ def lungs_of_picture(grey: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]
 
     part = lung_part(grey)
     hu = np.ascontiguousarray(picture_to_hu(grey[part]))
-    return part, stretched(torch.from_numpy(hu)[None, None])[0].numpy()
+    return part, stretched(torch.from_numpy(hu)[None, None], side)[0].numpy()
 
 
 def _of_size(lesion: torch.Tensor, size: tuple[int, ...]) -> np.ndarray:

@@ -24,7 +24,7 @@ from torch import nn
 from COVIDMultitaskLib.preparation.intensity import unit_window
 
 SIDE = 256
-"""Pixels along each side of a slice; its lung box is stretched to this."""
+"""Pixels along each side of a slice as published; its lung box is stretched to them."""
 
 WINDOW_HU = (-1000.0, 400.0)
 """HU that the network sees as 0 and 1."""
@@ -75,6 +75,14 @@ class AmyarNetwork(nn.Module):
         ]
         self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *hidden, nn.Linear(widths[-1], 1))
         self.side_multiple = 2 ** (len(channels) - 1)
+
+    def refuse_side(self, side: int) -> None:
+        """Whether slices of so many pixels along each side can be halved at every level.
+
+        :raises ValueError: when they cannot.
+        """
+        if side % self.side_multiple:
+            raise ValueError(f"a slice of {side} pixels cannot be halved so often")
 
     def encode(self, image: torch.Tensor) -> list[torch.Tensor]:
         """The maps of all levels, finest first, of (b, 1, y, x) images of :func:`normalise`."""
@@ -144,6 +152,6 @@ def normalise(hu: torch.Tensor) -> torch.Tensor:
     return unit_window(hu, *WINDOW_HU)
 
 
-def stretched(image: torch.Tensor) -> torch.Tensor:
-    """Slices (b, c, y, x) of any size as the network takes them, (b, c, 256, 256); averaged where they shrink."""
-    return F.interpolate(image, (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)
+def stretched(image: torch.Tensor, side: int) -> torch.Tensor:
+    """Slices (b, c, y, x) of any size as the network takes them, (b, c, side, side); averaged where they shrink."""
+    return F.interpolate(image, (side, side), mode="bilinear", align_corners=False, antialias=True)

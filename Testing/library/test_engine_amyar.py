@@ -54,7 +54,7 @@ def _raw(engine: AmyarEngine) -> np.ndarray:
     """What the network says of the drawn scan, slice by slice."""
     from COVIDMultitaskLib.preparation.grid import resample
 
-    box = lung_box(LOBES, SCAN.geometry, engine.settings.slice_mm, engine.settings.margin_mm)
+    box = lung_box(LOBES, SCAN.geometry, engine.settings.side, engine.settings.slice_mm, engine.settings.margin_mm)
     with torch.inference_mode():
         return engine._read(engine._device, resample(SCAN, box), Progress()).lesion.numpy()
 
@@ -121,6 +121,27 @@ def test_what_is_reconstructed_badly_is_unlike_the_training_data(bundle: Path) -
     error = 0.01 * scores[0]
     assert 0 < error < 1
     assert scores[1:] == pytest.approx([error / 0.02, (error - 0.05) / 0.02])
+
+
+def with_side(bundle: Path, side: int) -> AmyarEngine:
+    opened = open_bundle(bundle)
+    told = {**opened.inference, "side": side, "lesion_threshold": 0.01}
+    return AmyarEngine(dataclasses.replace(opened, inference=told), "cpu", Support(OracleOfLungs()))
+
+
+@pytest.mark.parametrize("side", [64, 112])
+def test_a_bundle_may_ask_for_smaller_slices(bundle: Path, prediction: Prediction, side: int) -> None:
+    """Than the 256 pixels that are published; each answer is still on the scan's own grid."""
+    small = with_side(bundle, side)
+    assert _raw(small).shape[1:] == (side, side)
+    found = small.predict(SCAN, Progress())
+    assert found.lesions.shape == SCAN.array.shape and found.lesions.any() and not found.lesions[LOBES == 0].any()
+    np.testing.assert_allclose(found.evidence["slices"][:, :3], prediction.evidence["slices"][:, :3], atol=3.0)
+
+
+def test_slices_that_cannot_be_halved_so_often_are_refused(bundle: Path) -> None:
+    with pytest.raises(BundleError):
+        with_side(bundle, 68).predict(SCAN, Progress())
 
 
 # -- pictures

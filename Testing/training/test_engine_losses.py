@@ -182,12 +182,29 @@ def test_scans_and_pictures_are_learned_together() -> None:
     assert terms["reconstruction"].count == 5 and terms["lesions"].count == 2 and terms["covid"].count == 5
 
 
+def test_slices_may_be_smaller_than_the_published_ones() -> None:
+    scans, pictures = (
+        batch_of(case({"covid": True}, lesions=lesions_of())),
+        batch_of(Case(case().record, case().hu[8:9])),
+    )
+    learner = amyar(side=64)
+    assert learner.inference()["side"] == 64 and amyar().inference()["side"] == 256
+    seen = []
+    learner.network.register_forward_pre_hook(lambda _, told: seen.append(told[0].shape[2:]))
+    learner.terms(scans, pictures, CHANCE)
+    with torch.inference_mode():
+        learner.eval().masks(scans)
+    assert set(seen) == {(64, 64)}
+    with pytest.raises(ValueError, match="66 pixels cannot be halved"):
+        amyar(side=66)
+
+
 def test_the_padding_of_a_picture_is_not_read() -> None:
     """A lung at the edge is cut out as if there were no batch, whose padding is as dark."""
     small = Case(case().record, case().hu[8:9, 1:22, 1:30], lesions=lesions_of()[8:9, 1:22, 1:30])
     large = Case(case().record, case().hu[8:9])
-    _, alone = lungs_of_picture(small.hu[0].numpy())
-    beside = _of_pictures(batch_of(small, large))
+    _, alone = lungs_of_picture(small.hu[0].numpy(), 256)
+    beside = _of_pictures(batch_of(small, large), 256)
     np.testing.assert_allclose(beside.hu[0].numpy(), alone[0], atol=1e-3)
     assert set(beside.lesions[0].unique().tolist()) == {0, 2}
     assert (beside.lesions[1] == NOT_ANNOTATED).all()

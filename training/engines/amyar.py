@@ -57,8 +57,8 @@ SMALLEST_DEVIATION = 1e-6
 class _Slices:
     """Slices of the network's size.
 
-    :param hu: (n, 256, 256).
-    :param lesions: uint8 (n, 256, 256), ``NOT_ANNOTATED`` where unknown.
+    :param hu: (n, side, side).
+    :param lesions: uint8 (n, side, side), ``NOT_ANNOTATED`` where unknown.
     :param covid: long (n,): 1 for COVID-19, 0 for anything else, or ``UNKNOWN``.
     """
 
@@ -70,6 +70,7 @@ class _Slices:
 class AmyarLearner(Learner):
     """Slices of scans and single slices through the whole network.
 
+    :param side: pixels along each side of a slice, a multiple of what the network's levels need.
     :param slices_of_scan: drawn from each scan in a step.
     :param margin_mm: kept around the lungs of a scan.
     """
@@ -84,19 +85,19 @@ class AmyarLearner(Learner):
         channels: Sequence[int] = (64, 128, 256, 512, 1024),
         perceptron: Sequence[int] = (128, 64),
         dropout: float = 0.5,
+        side: int = SIDE,
         slices_of_scan: int = 8,
         margin_mm: float = 10.0,
     ) -> None:
         super().__init__(AmyarNetwork(channels, perceptron, dropout), spacing_mm)
-        if SIDE % self.network.side_multiple:
-            raise ValueError(f"a slice of {SIDE} pixels cannot be halved so often")
+        self.network.refuse_side(side)
         self._arguments = {"channels": list(channels), "perceptron": list(perceptron), "dropout": dropout}
-        self._slices_of_scan, self._margin_mm = slices_of_scan, margin_mm
+        self._side, self._slices_of_scan, self._margin_mm = side, slices_of_scan, margin_mm
 
     def terms(self, scans: Batch | None, slices: Batch | None, generator: torch.Generator) -> dict[str, Term]:
         """Losses of all slices together; the reconstruction's is of every slice."""
         parts = [] if scans is None else self._of_scans(scans, generator)
-        parts += [] if slices is None else [_of_pictures(slices)]
+        parts += [] if slices is None else [_of_pictures(slices, self._side)]
         if not parts:
             return {}
         hu, lesions, covid = (torch.cat([getattr(part, name) for part in parts]) for name in ("hu", "lesions", "covid"))
@@ -119,7 +120,7 @@ class AmyarLearner(Learner):
             scores |= lesion_dice(_stacked(read, scans), scans)
             scores |= _right([scan_probability(one.readings.covid) for one in read], covid_of(scans))
         if slices is not None:
-            pictures = _of_pictures(slices)
+            pictures = _of_pictures(slices, self._side)
             found = self.network(normalise(pictures.hu)[:, None], reconstruct=False)
             lesions = (found.lesion_logits[:, 0].float().sigmoid() > LESION_THRESHOLD).long()
             known = {"lesions": pictures.lesions if slices["lesions"] is not None else None}
@@ -163,6 +164,7 @@ class AmyarLearner(Learner):
         """Arguments of the network, its slices, and the threshold of the lesions."""
         return {
             "network": self._arguments,
+            "side": self._side,
             "slice_mm": self.spacing_mm,
             "margin_mm": self._margin_mm,
             "lesion_threshold": LESION_THRESHOLD,
@@ -185,7 +187,7 @@ class AmyarLearner(Learner):
         """Each scan with the slices of its lung box."""
         volumes = [scan_of(scans, number, self.spacing_mm) for number in range(len(scans["hu"]))]
         return [
-            (volume, lung_box(lungs, volume.geometry, self.spacing_mm, self._margin_mm))
+            (volume, lung_box(lungs, volume.geometry, self._side, self.spacing_mm, self._margin_mm))
             for volume, lungs in zip(volumes, lung_areas(scans, self.spacing_mm), strict=True)
         ]
 
@@ -200,7 +202,7 @@ class AmyarLearner(Learner):
         """What the network says of a batch of one scan or one picture."""
         if batch["hu"].shape[1] > 1:
             return self._read(batch)[0].readings
-        return read_slices(self.network, _of_pictures(batch).hu.cpu().numpy(), 1.0, Progress())
+        return read_slices(self.network, _of_pictures(batch, self._side).hu.cpu().numpy(), 1.0, Progress())
 
 
 @dataclass(frozen=True)
@@ -246,23 +248,23 @@ def _plane(box: Geometry, z: int) -> Geometry:
     return box.cropped((z, 0, 0), (z + 1, *box.shape[1:]))
 
 
-def _of_pictures(slices: Batch) -> _Slices:
+def _of_pictures(slices: Batch, side: int) -> _Slices:
     """Single slices, cut to their lungs as the engine cuts a picture."""
-    found = [_of_picture(slices, number) for number in range(len(slices["hu"]))]
+    found = [_of_picture(slices, number, side) for number in range(len(slices["hu"]))]
     device = slices["hu"].device
     hu, lesions = (torch.stack(arrays).to(device) for arrays in zip(*found, strict=True))
     return _Slices(hu, lesions, covid_of(slices))
 
 
-def _of_picture(slices: Batch, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """HU and lesions of one, (256, 256)."""
+def _of_picture(slices: Batch, number: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """HU and lesions of one, (side, side)."""
     hu = slices["hu"][number, 0].float().cpu().numpy()
     inner = _without_padding(hu)
-    part, image = lungs_of_picture(hu[inner])
-    lesions = torch.full((SIDE, SIDE), NOT_ANNOTATED, dtype=torch.uint8)
+    part, image = lungs_of_picture(hu[inner], side)
+    lesions = torch.full((side, side), NOT_ANNOTATED, dtype=torch.uint8)
     if slices["lesions"] is not None:
         drawn = slices["lesions"][number, 0].cpu()[inner][part]
-        lesions = F.interpolate(drawn[None, None].float(), (SIDE, SIDE), mode="nearest-exact")[0, 0].to(torch.uint8)
+        lesions = F.interpolate(drawn[None, None].float(), (side, side), mode="nearest-exact")[0, 0].to(torch.uint8)
     return torch.from_numpy(image[0]), lesions
 
 
