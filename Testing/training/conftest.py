@@ -18,7 +18,7 @@ def ellipsoid(shape: tuple[int, int, int], centre: tuple[float, ...], radii: tup
 
 
 def toy_anatomy() -> Anatomy:
-    """Two ellipsoid lungs cut into five lobes, a spine, a heart and a liver, in a round hull."""
+    """Two ellipsoid lungs cut into five lobes, a spine, a heart, an aorta and a liver, in a round hull."""
     shape = (130, 110, 150)
     right, left = (
         ellipsoid(shape, (0.55, 0.5, 0.3), (0.36, 0.32, 0.16)),
@@ -34,6 +34,7 @@ def toy_anatomy() -> Anatomy:
     tissue[ellipsoid(coarse, (0.4, 0.4, 0.5), (0.2, 0.2, 0.12))] = TISSUE_VALUES["heart"]
     tissue[ellipsoid(coarse, (0.05, 0.5, 0.3), (0.15, 0.3, 0.2))] = TISSUE_VALUES["liver"]
     tissue[ellipsoid(coarse, (0.5, 0.85, 0.5), (2.0, 0.06, 0.06))] = TISSUE_VALUES["vertebra"]
+    tissue[ellipsoid(coarse, (0.5, 0.7, 0.5), (2.0, 0.06, 0.045))] = TISSUE_VALUES["artery"]
     _, y, x = np.indices(coarse)
     outside = np.hypot((y / coarse[1] - 0.5) * 330 / 240, x / coarse[2] - 0.5) - 0.5
     return Anatomy("toy", lobes, tissue, np.clip(outside * 300, 0, 120).astype(np.uint8))

@@ -21,6 +21,7 @@ from COVIDMultitaskLib import labels
 from COVIDMultitaskLib.errors import InputError
 from COVIDMultitaskLib.volume import Volume
 from training.synthesis.acquisition import COMMON_SLICES_MM, Protocol, acquire, draw_protocol
+from training.synthesis.anatomy import TISSUE_VALUES
 from training.synthesis.appearance import APPEARANCES, HELD_OUT, TRAIN, appearance
 from training.synthesis.body import TABLES
 from training.synthesis.chest import Chest, make_chest
@@ -29,7 +30,14 @@ from training.synthesis.draw import Draw, box_blur, dilated, gaussian_blur
 from training.synthesis.insert import insert_disease
 from training.synthesis.literature import COVID_POSTERIOR, MILD_COVID, REAL_HU
 from training.synthesis.lungs import make_lungs
-from training.synthesis.shape import Shape, centred_grid, deform
+from training.synthesis.shape import (
+    Shape,
+    _enlarged,
+    _with_aorta_moved,
+    centred_grid,
+    deform,
+    with_other_vessels_and_heart,
+)
 from training.synthesis.statistics import measure_lesions, measure_looks
 from training.synthesis.trees import coverage, grow_trees
 
@@ -272,6 +280,50 @@ def test_every_pattern_is_drawn_inside_the_lungs(shape, pattern: str) -> None:
         assert kinds == [{0}] * 4
     else:
         assert all(1 in kind or 2 in kind for kind in kinds)
+
+
+def middle_of(shape: Shape, tissue: str) -> tuple[float, float]:
+    """Where a tissue lies in the middle half of the slices: y and x in mm."""
+    mask = (shape.tissue == TISSUE_VALUES[tissue])[shape.size[0] // 4 : -(shape.size[0] // 4)]
+    return tuple(float((mask * axis).sum() / mask.sum()) for axis in (shape.y, shape.x))  # type: ignore[return-value]
+
+
+def test_an_aorta_left_of_the_spine_takes_its_room_from_the_left_lung(shape) -> None:
+    moved = _with_aorta_moved(shape, 20.0, 0.0, Draw(4))
+    (_, before), (_, after) = middle_of(shape, "artery"), middle_of(moved, "artery")
+    assert 8 < after - before < 24, "left is towards larger x"
+    assert middle_of(moved, "heart") == middle_of(shape, "heart") and middle_of(moved, "vertebra")[1] < after
+    assert torch.equal(moved.side("right"), shape.side("right"))
+    assert not (moved.side("left") & ~shape.side("left")).any()
+    bulge = (shape.lobes > 0) & (moved.tissue == TISSUE_VALUES["artery"])
+    assert bulge.any() and not moved.lobes[bulge].any() and not moved.lung[bulge].any()
+
+
+@pytest.mark.parametrize("name", ["artery", "heart"])
+def test_a_larger_organ_presses_the_lungs_and_moves_no_bone(shape, name: str) -> None:
+    value = TISSUE_VALUES[name]
+    small, large = (_enlarged(shape, value, by_mm, Draw(2)) for by_mm in (5.0, 12.0))
+    sizes = [int((one.tissue == value).sum()) for one in (shape, small, large)]
+    assert sizes[0] < sizes[1] < sizes[2]
+    for one in (small, large):
+        assert torch.equal(one.tissue == TISSUE_VALUES["vertebra"], shape.tissue == TISSUE_VALUES["vertebra"])
+        assert (one.lung <= shape.lung).all() and torch.equal(one.lobes > 0, one.lung > 0.5)
+    assert (large.lobes > 0).sum() < (shape.lobes > 0).sum()
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(deadline=None, max_examples=15)
+def test_other_vessels_and_hearts_leave_the_lobes_what_they_are(shape, seed: int) -> None:
+    """A voxel is no longer lung, or still of its lobe; most of the lungs is left."""
+    other = with_other_vessels_and_heart(shape, Draw(seed))
+    assert torch.equal(other.lobes[other.lobes > 0], shape.lobes[other.lobes > 0])
+    assert (other.lobes > 0).sum() > 0.7 * (shape.lobes > 0).sum()
+
+
+def test_without_vessels_in_the_field_nothing_is_moved(shape) -> None:
+    bare = Shape.of_lobes(shape.lobes.numpy(), shape.spacing_mm)
+    for seed in range(6):
+        assert torch.equal(with_other_vessels_and_heart(bare, Draw(seed)).lobes, bare.lobes)
 
 
 def test_an_unknown_pattern_is_told() -> None:

@@ -25,7 +25,7 @@ from training.synthesis.disease import (
 )
 from training.synthesis.draw import Draw
 from training.synthesis.lungs import make_lungs
-from training.synthesis.shape import Shape, centred_grid, deform
+from training.synthesis.shape import Shape, centred_grid, deform, with_other_vessels_and_heart
 
 SEVERE_ABOVE_PERCENT = 50.0
 """Severe: more than half of the worse lung is affected (MosMed's CT-3 and CT-4)."""
@@ -79,6 +79,7 @@ def make_chest(
         protocol = draw_protocol(look, draw)
         network = centred_grid(size, (spacing_mm,) * 3)
         shape = deform(anatomy, _drawing_grid(network, protocol.drawing_spacing_mm(spacing_mm)), draw)
+        shape = with_other_vessels_and_heart(shape, draw)
         diagnosis = draw.choice(DIAGNOSES) if pattern is None else diagnosis_of(pattern)
         hu, lesions, pattern = _patient(shape, diagnosis, pattern, look, draw)
         scan, seen = acquire(hu, shape, protocol, draw).on(network)

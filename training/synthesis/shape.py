@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from COVIDMultitaskLib import labels
 from COVIDMultitaskLib.volume import Geometry
-from training.synthesis.anatomy import LOBE_SPACING_MM, TISSUE_SPACING_MM, Anatomy
+from training.synthesis.anatomy import LOBE_SPACING_MM, TISSUE_SPACING_MM, TISSUE_VALUES, Anatomy
 from training.synthesis.draw import Draw, gaussian_blur
 
 LOBE_VALUES = tuple(lobe.value for lobe in labels.LOBES)
@@ -111,6 +111,62 @@ def deform(anatomy: Anatomy, grid: Geometry, draw: Draw) -> Shape:
     tissue = _sample(_map(anatomy.tissue, draw), source, TISSUE_SPACING_MM, "nearest")[0]
     hull = _sample(_map(anatomy.hull_mm, draw), source, TISSUE_SPACING_MM, "bilinear")[0]
     return Shape(grid, lobes, lung, seam, tissue.round().long(), hull, _depth(lung, grid))
+
+
+ENLARGED: dict[str, tuple[float, float, float]] = {"artery": (0.5, 1.0, 6.0), "heart": (0.25, 2.0, 12.0)}
+"""How often an organ is larger than in the one thorax that is known, and by how much, in mm, at least and at most."""
+
+AORTA_MOVED = 0.5
+"""How often the descending aorta lies further left than in that thorax."""
+
+
+def with_other_vessels_and_heart(shape: Shape, draw: Draw) -> Shape:
+    """A wide or unfolded aorta, a large heart: at the lungs' expense.
+
+    All surroundings come from one thorax, whose slim aorta runs before the spine. In most patients it lies left of the
+    spine and bulges into the left lung, where it must not be taken for a consolidated part of the lower lobe.
+    """
+    if draw.chance(AORTA_MOVED):
+        shape = _with_aorta_moved(shape, draw.uniform(4, 20), draw.uniform(-3, 10), draw)
+    for name, (chance, least_mm, most_mm) in ENLARGED.items():
+        if draw.chance(chance):
+            shape = _enlarged(shape, TISSUE_VALUES[name], draw.uniform(least_mm, most_mm), draw)
+    return shape
+
+
+def _with_aorta_moved(shape: Shape, left_mm: float, back_mm: float, draw: Draw) -> Shape:
+    """The arteries behind the heart moved, more in some slices than in others."""
+    artery, heart = shape.tissue == TISSUE_VALUES["artery"], shape.tissue == TISSUE_VALUES["heart"]
+    if not (artery.any() and heart.any()):
+        return shape
+    behind = artery & (shape.y > float((heart * shape.y).sum() / heart.sum()) + 20.0)
+    bend = draw.smooth((shape.size[0], 2, 2), (60 / shape.spacing_mm[0], 2, 2))[:, 0, 0].clamp(-1, 1)
+    moved = torch.zeros_like(behind)
+    for number, strength in enumerate((0.7 + 0.3 * bend).tolist()):
+        steps = [round(strength * by / step) for by, step in zip((back_mm, left_mm), shape.spacing_mm[1:], strict=True)]
+        moved[number] = behind[number].roll(steps, (0, 1))
+    shape = replace(shape, tissue=shape.tissue.masked_fill(behind, TISSUE_VALUES["soft"]))
+    return _pressed_in(shape, moved, TISSUE_VALUES["artery"])
+
+
+def _enlarged(shape: Shape, value: int, by_mm: float, draw: Draw) -> Shape:
+    """One tissue larger, unevenly."""
+    # Blurred, a wall falls to a tenth 1.28 deviations off it: there the enlarged organ ends.
+    near = shape.blurred((shape.tissue == value).float(), by_mm / 1.28)
+    return _pressed_in(shape, near * (1 + 0.3 * shape.smooth(draw, 50)).clamp(0.4, 1.6) > 0.1, value)
+
+
+def _pressed_in(shape: Shape, organ: torch.Tensor, value: int) -> Shape:
+    """A tissue where ``organ`` says so, as far as there is lung or nothing in particular."""
+    organ = organ & ((shape.lobes > 0) | (shape.tissue == TISSUE_VALUES["soft"]))
+    lung = (shape.lung * (1 - shape.blurred(organ.float(), 0.5 * min(shape.spacing_mm)))).masked_fill(organ, 0.0)
+    return replace(
+        shape,
+        lobes=shape.lobes.masked_fill(lung <= 0.5, 0),
+        lung=lung,
+        tissue=shape.tissue.masked_fill(organ, value),
+        depth=_depth(lung, shape.grid),
+    )
 
 
 def _depth(lung: torch.Tensor, grid: Geometry) -> torch.Tensor:
