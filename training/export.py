@@ -13,6 +13,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +29,29 @@ EVALUATIONS = "evaluations"
 REFERENCE = "reference.json"
 """File, in a run's folder, in which ``Testing/benchmarks/analyze.py --save`` wrote the time of the reference scan."""
 
+SAID = {"covid": "COVID-19 or not", "slices_lesions": "lesions of single slices"}
+"""Tasks whose names alone do not tell what they are."""
+
 NON_COMMERCIAL = ("nc", "non-commercial", "noncommercial", "research use", "research only")
 """What a licence says that forbids commercial use."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good a network is at a task on its run's held-out cases.
+
+    :param mean: Dice, or the share of right answers.
+    :param commonest: the share that is right for whoever always gives the commonest answer; ``None`` of masks.
+    """
+
+    task: str
+    mean: float
+    commonest: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The task in words."""
+        return SAID.get(self.task, self.task)
 
 
 def export(run, target: Path, tell=print) -> Path:
@@ -49,7 +71,8 @@ def export(run, target: Path, tell=print) -> Path:
     calibration = learner.calibration(held_out_cases(held_out))
     for note in calibration.notes:
         tell(note)
-    validation = held_out_scores(learner, held_out)
+    scores, commonest = held_out_scores(learner, held_out), commonest_shares(held_out)
+    validation = [Score(task, score, commonest.get(task)) for task, score in scores.items()]
     inference = {**run.summary()["inference"], **calibration.settings}
     partial = target.with_name(f".{target.name}.partial")
     try:
@@ -123,6 +146,26 @@ def held_out_scores(learner, held_out: list[Cases]) -> dict[str, float]:
     return {task: sum(values) / len(values) for task, values in sorted(scores.items())}
 
 
+def commonest_shares(held_out: list[Cases]) -> dict[str, float]:
+    """By task with classes, how common the commonest is among the held-out scans that are labelled.
+
+    A share of right answers says nothing without it.
+    """
+    from collections import Counter
+
+    from training.data.dataset import UNKNOWN
+    from training.learning.loop import HeldOut
+    from training.learning.targets import covid_of
+
+    batches, seen = HeldOut(held_out), {task: Counter[int]() for task in ("severity", "diagnosis", "covid")}
+    for number in range(len(batches)):
+        if (scans := batches[number]["scans"]) is not None:
+            told = {"severity": scans["severity"], "diagnosis": scans["diagnosis"], "covid": covid_of(scans)}
+            for task, truth in told.items():
+                seen[task].update(one for one in truth.tolist() if one != UNKNOWN)
+    return {task: max(count.values()) / count.total() for task, count in seen.items() if count}
+
+
 def check_licence(licence: str, data: dict[str, Any]) -> None:
     """:raises InputError: when weights trained on non-commercial data were to be free for commercial use."""
     strict = [one for one in data["sources"] if _is_non_commercial(one["licence"])]
@@ -138,7 +181,7 @@ def _is_non_commercial(licence: str) -> bool:
     return "nc" in words or any(phrase.replace("-", " ") in " ".join(words) for phrase in NON_COMMERCIAL[1:])
 
 
-def metadata(run, learner, validation: dict[str, float]) -> dict[str, Any]:
+def metadata(run, learner, validation: list[Score]) -> dict[str, Any]:
     """MONAI's metadata of the bundle, with what is ours under "covid_multitask"."""
     from importlib.metadata import version
 
@@ -183,18 +226,23 @@ def trained_on(data: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def quality(scores: dict[str, float], data: dict[str, Any]) -> str | None:
+def quality(scores: list[Score], data: dict[str, Any]) -> str | None:
     """One line of the scores on held-out cases, and on what; ``None`` without any.
 
-    :param scores: by task.
     :param data: what was learned from, of which some cases were held out.
     """
-    told = ", ".join(f"{task.replace('_', ' ')} {score:.2f}" for task, score in scores.items())
+    masks = ", ".join(f"{one.name} {one.mean:.2f}" for one in scores if one.commonest is None)
+    answers = ", ".join(
+        f"{one.name} {one.mean:.2f} (always the commonest: {one.commonest:.2f})"
+        for one in scores
+        if one.commonest is not None
+    )
+    told = "; ".join(part for part in (masks and f"Dice of {masks}", answers and f"right answers: {answers}") if part)
     if not told:
         return None
     simulated = {source["simulated"] for source in data["sources"]}
     kind = {frozenset({True}): "simulated", frozenset({False}): "real"}.get(frozenset(simulated), "simulated and real")
-    return f"{told} (Dice, share of right answers; held-out {kind} cases)"
+    return f"{told}; held-out {kind} cases"
 
 
 def reference_seconds(path: Path) -> float | None:
@@ -211,7 +259,7 @@ def reference_seconds(path: Path) -> float | None:
         raise InputError(f"{path} is no measurement of Testing/benchmarks/analyze.py --save; make it again.") from error
 
 
-def model_card(run, calibration, validation: dict[str, float]) -> str:
+def model_card(run, calibration, validation: list[Score]) -> str:
     """The bundle's README from the template of the experiment's card folder."""
     from training.evaluate.results import read_evaluations
 

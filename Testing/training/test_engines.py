@@ -20,8 +20,10 @@ from Testing.library.lung_scenes import draw, grid
 from Testing.library.test_engine_deepsc_covid import OracleOfLungs
 from Testing.training.tiny_experiment import OF_ENGINES, write_experiment
 from training.configuration import read_experiment
+from training.data.dataset import Case
+from training.data.record import Record
 from training.engines import LEARNERS, make_learner
-from training.export import reference_seconds
+from training.export import Score, commonest_shares, quality, reference_seconds
 from training.learning.loop import weigh
 from training.train import main
 
@@ -77,7 +79,27 @@ def test_its_row_tells_all_that_is_known(trained: tuple[str, Path], monkeypatch:
     assert "simulated" in row["trained_on"] and row["seconds"] == 12.5
     trainable = sum(one.numel() for one in ENGINES[name](open_bundle(bundle), "cpu").load().parameters())
     assert row["parameters"] == trainable > 100
-    assert re.fullmatch(r"(\w+ -?\d\.\d\d, )*\w+ -?\d\.\d\d \(Dice.* held-out simulated cases\)", row["quality"])
+    dice, *right, whence = row["quality"].split("; ")
+    assert re.fullmatch(r"Dice of (\w+ \d\.\d\d, )*\w+ \d\.\d\d", dice) and whence == "held-out simulated cases"
+    assert all(
+        re.fullmatch(r"right answers: (.+ \d\.\d\d \(always the commonest: \d\.\d\d\)(, )?)+", one) for one in right
+    )
+    assert len(right) == bool(ENGINES[name].answers & {"severity", "diagnosis"})
+
+
+def test_right_answers_are_told_beside_those_of_always_saying_the_commonest() -> None:
+    """Of four labelled scans three are severe and two have COVID-19; single slices and unknown labels do not count."""
+    told = [("severe", "covid_19"), ("severe", "covid_19"), ("severe", "no_pneumonia"), ("not_severe", None)]
+    records = [Record(f"{n}", "t", "", severity=severity, diagnosis=name) for n, (severity, name) in enumerate(told)]
+    scans = [Case(record, torch.zeros(4, 4, 4)) for record in records]
+    slices = [Case(Record("slice", "t", "", diagnosis="no_pneumonia"), torch.zeros(1, 4, 4))] * 9
+    assert commonest_shares([scans, slices]) == pytest.approx({"severity": 0.75, "diagnosis": 2 / 3, "covid": 2 / 3})
+    scores = [Score("lobes", 0.83), Score("covid", 0.6, 2 / 3), Score("slices_lesions", 0.5)]
+    assert quality(scores, {"sources": [{"simulated": True}]}) == (
+        "Dice of lobes 0.83, lesions of single slices 0.50; right answers: COVID-19 or not 0.60 "
+        "(always the commonest: 0.67); held-out simulated cases"
+    )
+    assert quality([], {"sources": []}) is None
 
 
 def test_the_time_on_the_reference_scan_comes_from_the_benchmark(tmp_path: Path) -> None:
