@@ -12,16 +12,13 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from COVIDMultitaskLib.errors import CovidMultitaskError, InputError, OutputError
 
 if TYPE_CHECKING:
-    from training.data.dataset import Case
-    from training.learning.sampling import Cases
+    from training.learning.trained import Score
 
 EVALUATIONS = "evaluations"
 """Folder, in a run's, of what ``training.evaluate`` wrote."""
@@ -29,29 +26,8 @@ EVALUATIONS = "evaluations"
 REFERENCE = "reference.json"
 """File, in a run's folder, in which ``Testing/benchmarks/analyze.py --save`` wrote the time of the reference scan."""
 
-SAID = {"covid": "COVID-19 or not", "slices_lesions": "lesions of single slices"}
-"""Tasks whose names alone do not tell what they are."""
-
 NON_COMMERCIAL = ("nc", "non-commercial", "noncommercial", "research use", "research only")
 """What a licence says that forbids commercial use."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """How good a network is at a task on its run's held-out cases.
-
-    :param mean: Dice, or the share of right answers.
-    :param commonest: the share that is right for whoever always gives the commonest answer; ``None`` of masks.
-    """
-
-    task: str
-    mean: float
-    commonest: float | None = None
-
-    @property
-    def name(self) -> str:
-        """The task in words."""
-        return SAID.get(self.task, self.task)
 
 
 def export(run, target: Path, tell=print) -> Path:
@@ -64,6 +40,7 @@ def export(run, target: Path, tell=print) -> Path:
     :raises OutputError: when the bundle cannot be written.
     """
     from COVIDMultitaskLib import bundles
+    from training.learning.trained import held_out_cases, held_out_sources, load_learner, scores_of
 
     experiment, data = run.experiment(), run.data()
     check_licence(experiment.card.licence, data)
@@ -71,8 +48,7 @@ def export(run, target: Path, tell=print) -> Path:
     calibration = learner.calibration(held_out_cases(held_out))
     for note in calibration.notes:
         tell(note)
-    scores, commonest = held_out_scores(learner, held_out), commonest_shares(held_out)
-    validation = [Score(task, score, commonest.get(task)) for task, score in scores.items()]
+    validation = scores_of(learner, held_out)
     inference = {**run.summary()["inference"], **calibration.settings}
     partial = target.with_name(f".{target.name}.partial")
     try:
@@ -96,74 +72,6 @@ def export(run, target: Path, tell=print) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
-
-
-def load_learner(run):
-    """The learner of a run with its trained network. :raises InputError: when the training has not ended."""
-    from safetensors.torch import load_file
-
-    from training.engines import make_learner
-
-    run.summary()
-    experiment = run.experiment()
-    learner = make_learner(experiment.engine, experiment.data.spacing_mm, experiment.network)
-    weights = {name: value.float() for name, value in load_file(run.weights_file).items()}
-    learner.network.load_state_dict(weights)
-    return learner.eval()
-
-
-def held_out_sources(run) -> list[Cases]:
-    """The cases that a run validated on, by source."""
-    from training.learning.sources import gather
-
-    return gather(run.experiment(), run, lambda line: None).held_out
-
-
-def held_out_cases(held_out: list[Cases]) -> Iterator[Case]:
-    """Those of all sources, one after the other."""
-    for source in held_out:
-        for index in range(len(source)):
-            yield source[index]
-
-
-def held_out_scores(learner, held_out: list[Cases]) -> dict[str, float]:
-    """Of each task the mean score of the weights as they are on the cases that their run validated on.
-
-    The log of the training tells the scores of other weights where the best were kept, or a classifier settled.
-    """
-    import torch
-
-    from COVIDMultitaskLib.inference.device import autocast
-    from training.learning.loop import HeldOut
-
-    batches = HeldOut(held_out)
-    scores: dict[str, list[float]] = {}
-    with torch.inference_mode(), autocast(torch.device("cpu")):
-        for number in range(len(batches)):
-            batch = batches[number]
-            for task, score in learner.scores(batch["scans"], batch["slices"]).items():
-                scores.setdefault(task, []).append(float(score))
-    return {task: sum(values) / len(values) for task, values in sorted(scores.items())}
-
-
-def commonest_shares(held_out: list[Cases]) -> dict[str, float]:
-    """By task with classes, how common the commonest is among the held-out scans that are labelled.
-
-    A share of right answers says nothing without it.
-    """
-    from collections import Counter
-
-    from training.data.dataset import UNKNOWN
-    from training.learning.loop import HeldOut
-    from training.learning.targets import covid_of
-
-    batches, seen = HeldOut(held_out), {task: Counter[int]() for task in ("severity", "diagnosis", "covid")}
-    for number in range(len(batches)):
-        if (scans := batches[number]["scans"]) is not None:
-            told = {"severity": scans["severity"], "diagnosis": scans["diagnosis"], "covid": covid_of(scans)}
-            for task, truth in told.items():
-                seen[task].update(one for one in truth.tolist() if one != UNKNOWN)
-    return {task: max(count.values()) / count.total() for task, count in seen.items() if count}
 
 
 def check_licence(licence: str, data: dict[str, Any]) -> None:

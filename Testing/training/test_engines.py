@@ -23,8 +23,9 @@ from training.configuration import read_experiment
 from training.data.dataset import Case
 from training.data.record import Record
 from training.engines import LEARNERS, make_learner
-from training.export import Score, commonest_shares, quality, reference_seconds
+from training.export import quality, reference_seconds
 from training.learning.loop import weigh
+from training.learning.trained import Score, commonest_shares
 from training.train import main
 
 FOUR = sorted(set(OF_ENGINES) - {"joint"})

@@ -289,7 +289,7 @@ def test_a_mask_on_another_grid_is_told_by_name(tmp_path: Path, capsys) -> None:
 
 
 def test_the_scores_told_are_those_of_the_weights_that_are_kept(tmp_path: Path) -> None:
-    from training.export import held_out_scores, held_out_sources, load_learner
+    from training.learning.trained import held_out_scores, held_out_sources, load_learner
 
     config = write_experiment(tmp_path, {"schedule.keep": "best", "schedule.learning_rate": 0.02})
     finished(command(config, tmp_path / "run", "--no-export"))

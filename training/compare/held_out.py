@@ -17,10 +17,10 @@ from training.data.dataset import Case
 from training.data.record import NOT_ANNOTATED
 from training.data.synthetic import SOURCE, shape_of
 from training.evaluate.answers import Answers, Found, Truth
-from training.export import held_out_cases, held_out_sources, load_learner
 from training.learning.learner import Learner
 from training.learning.run import Run
 from training.learning.sampling import collate_for_networks
+from training.learning.trained import held_out_cases, held_out_sources, load_learner
 from training.metrics import dice
 
 FILE = "held_out.json"

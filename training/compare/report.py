@@ -20,7 +20,8 @@ from training.compare.held_out import read_held_out
 from training.compare.measures import MEAN, MEAN_TITLE, MEASURES
 from training.compare.plots import draw_differences, draw_figures
 from training.compare.trainings import Training
-from training.export import load_learner, trained_on
+from training.export import trained_on
+from training.learning.trained import load_learner
 
 FIGURES_FILE, DIFFERENCES_FILE = "figures.png", "differences.png"
 
