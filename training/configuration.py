@@ -219,14 +219,14 @@ class Experiment(Part):
 
     :param engine: a name of ``training.engines``.
     :param network: arguments of the engine's network.
-    :param start: ``model.safetensors`` to start from.
+    :param start: ``model.safetensors`` to start from; or that of each part of the network, by the part's name.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     engine: str
     seed: Count = 0
     network: dict[str, Any] = {}
-    start: str | None = None
+    start: str | dict[str, str] | None = None
     data: Data
     sampling: Sampling = Sampling()
     schedule: Schedule = Schedule()

@@ -31,7 +31,7 @@ from COVIDMultitaskLib.volume import Geometry, Volume
 if TYPE_CHECKING:
     import torch
 
-    from COVIDMultitaskLib.networks.joint import Classification, JointNetwork, Segmentation
+    from COVIDMultitaskLib.networks.joint import Classification, JointNetwork, Segmentation, Segmenter
 
 MARGIN_MM = 40.0
 """Room left around the lungs for the second look, as the training scans have."""
@@ -111,8 +111,8 @@ class Found:
 class JointEngine(NetworkEngine["JointNetwork", "_Settings"]):
     """Runs the joint network of a bundle.
 
-    The network looks twice: at the whole scan, which shows where the lungs are, and at
-    the box around them alone, which is what it was trained on and gives the answers.
+    The network looks twice: at the whole scan, which shows where the lungs are (with its overview alone, if it has
+    one), and at the box around them, which is what it was trained on and gives the answers.
 
     :param bundle: its "inference" holds ``network`` (arguments), ``spacing_mm``,
         ``temperature`` and ``unlikeness``.
@@ -178,18 +178,20 @@ class JointEngine(NetworkEngine["JointNetwork", "_Settings"]):
         """
         import torch
 
-        from COVIDMultitaskLib.networks.joint import SIDE_MULTIPLE
+        from COVIDMultitaskLib.networks.joint import BLOCK, SIDE_MULTIPLE
 
-        whole = upright_grid(volume.geometry, self.settings.spacing_mm, SIDE_MULTIPLE)
+        spacing_mm, has_overview = self.settings.spacing_mm, bool(self.settings.network.get("overview"))
+        whole = upright_grid(volume.geometry, spacing_mm * (BLOCK if has_overview else 1), SIDE_MULTIPLE)
         with progress.stage("prepare"):
             image = _normalised(volume, whole)
         with progress.stage("load"):
             network = self.load(device)
         with progress.stage("predict"), torch.inference_mode():
-            first = look_at(network, image, whole, progress.part(0.0, 0.4))
-            chest = grid_over(*_box_around_lungs(first, volume.geometry), self.settings.spacing_mm, SIDE_MULTIPLE)
+            first_done = 0.1 if has_overview else 0.4
+            first = look_at(network.overview or network, image, whole, progress.part(0.0, first_done))
+            chest = grid_over(*_box_around_lungs(first, volume.geometry), spacing_mm, SIDE_MULTIPLE)
             del first, image
-            look = look_at(network, _normalised(volume, chest), chest, progress.part(0.4, 0.8))
+            look = look_at(network, _normalised(volume, chest), chest, progress.part(first_done, 0.8))
             refuse_without_lungs(look.lobes, look.grid)
             return Found(look, *_cleaned(look, progress.part(0.8, 1.0)), look.classify(network))
 
@@ -213,7 +215,7 @@ def _normalised(volume: Volume, grid: Geometry) -> torch.Tensor:
     return normalise(torch.from_numpy(resample(volume, grid)))[None, None]
 
 
-def look_at(network: JointNetwork, image: torch.Tensor, grid: Geometry, progress: Progress) -> Look:
+def look_at(network: Segmenter, image: torch.Tensor, grid: Geometry, progress: Progress) -> Look:
     """What a network finds in a normalised image (1, 1, z, y, x); no lung is beside the patient or in his windpipe."""
     import torch
 

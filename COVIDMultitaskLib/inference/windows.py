@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from COVIDMultitaskLib.networks.joint import JointNetwork, Segmentation
+    from COVIDMultitaskLib.networks.joint import Segmentation, Segmenter
 
 ONE_PASS_VOXELS = 12_000_000
 """About 0.75 m of a large body at 2.5 mm, and 1.5 GB at the widest place of the network."""
@@ -26,7 +26,7 @@ OVERLAP = 0.5
 
 
 def segment_scan(
-    network: JointNetwork, image: torch.Tensor, progress: Progress, one_pass_voxels: int = ONE_PASS_VOXELS
+    network: Segmenter, image: torch.Tensor, progress: Progress, one_pass_voxels: int = ONE_PASS_VOXELS
 ) -> Segmentation:
     """Logits and features of a normalised scan (1, 1, z, y, x) of any size.
 
@@ -36,28 +36,16 @@ def segment_scan(
     :param progress: advanced, and asked for cancellation, after every layer of the network.
     :raises Cancelled: when the user asked to stop.
     """
-    from COVIDMultitaskLib.networks.joint import FEATURE_STRIDE, Segmentation
+    from COVIDMultitaskLib.networks.joint import FEATURE_STRIDE, Segmentation, padded
 
-    padded = _padded(image)
-    whole = tuple(padded.shape[2:])
+    shown = padded(image)
+    whole = tuple(shown.shape[2:])
     window = whole if math.prod(whole) <= one_pass_voxels else tuple(map(min, whole, WINDOW))
     with told_of_layers(network, progress, math.prod(map(_windows_over, whole, window))):
-        found = network.segment(padded) if window == whole else _in_windows(network, padded, window)
+        found = network.segment(shown) if window == whole else _in_windows(network, shown, window)
     size = image.shape[2:]
     coarse = [n // FEATURE_STRIDE for n in size]
     return Segmentation(_cut(found.lobes, size), _cut(found.lesions, size), _cut(found.features, coarse))
-
-
-def _padded(image: torch.Tensor) -> torch.Tensor:
-    """With air at the far ends, to sides that are multiples of 16, the first at least 32."""
-    import torch.nn.functional as F
-
-    from COVIDMultitaskLib.networks.joint import SIDE_MULTIPLE
-
-    z, y, x = (-n % SIDE_MULTIPLE for n in image.shape[2:])
-    if image.shape[2] + z == SIDE_MULTIPLE:  # a single position at the lowest resolution cannot be normalised
-        z += SIDE_MULTIPLE
-    return F.pad(image, (0, x, 0, y, 0, z), value=-1.0)
 
 
 def _cut(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
@@ -71,7 +59,7 @@ def _windows_over(length: int, window: int) -> int:
     return 1 + math.ceil((length - window) / (window * (1 - OVERLAP)))
 
 
-def _in_windows(network: JointNetwork, image: torch.Tensor, window: tuple[int, ...]) -> Segmentation:
+def _in_windows(network: Segmenter, image: torch.Tensor, window: tuple[int, ...]) -> Segmentation:
     """Overlapping windows, blended by a Gaussian."""
     from monai.inferers import sliding_window_inference
 

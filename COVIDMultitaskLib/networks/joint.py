@@ -2,7 +2,10 @@
 
 A U-Net of MONAI blocks finds lobes and lesions. It works on 2 x 2 x 2 blocks of voxels
 (folded into channels on the way in, unfolded on the way out): an eighth of the positions
-at full resolution, which is what makes it quick on a CPU. Severity and diagnosis are read off its
+at full resolution, which is what makes it quick on a CPU. It may have an overview of the
+chest before it: a smaller U-Net of the same kind at half the resolution, so quick that it
+can be trained on many more scans; what that finds is told to the other at every block.
+Severity and diagnosis are read off its
 quarter-resolution features, averaged over the lungs and over the lesions that the same
 pass found, together with each lobe's share of ground-glass and consolidation. The
 averages are sums over voxels: they need no fixed input size, and scans too large for
@@ -53,34 +56,71 @@ class Classification(NamedTuple):
     descriptor: torch.Tensor
 
 
-class JointNetwork(nn.Module):
+_UNIT = {
+    "act": ("LeakyReLU", {"negative_slope": 0.1, "inplace": True}),
+    "norm": ("instance", {"affine": True}),
+    "bias": True,
+    "dropout": 0.0,
+}
+
+_MASKS = (1 + len(labels.LOBES), 1 + len(labels.LESIONS))
+"""Classes of each mask, background among them."""
+
+
+class Segmenter(nn.Module):
+    """Lobes and lesions from one normalised chest CT.
+
+    :param channels: features at each of four resolutions, finest (one block) first.
+    :param told: channels on the blocks' grid that it gets besides the image.
+    """
+
+    def __init__(self, channels: Sequence[int], told: int = 0) -> None:
+        super().__init__()
+        if len(channels) != 4:
+            raise ValueError(f"the network has four resolutions, not {len(channels)}")
+        first, *deeper = channels
+        self.stem = TwoConv(3, BLOCK**3 + told, first, **_UNIT)
+        self.encoder = nn.ModuleList(
+            Down(3, wide, narrow, **_UNIT) for wide, narrow in zip(channels[:-1], deeper, strict=True)
+        )
+        self.decoder = nn.ModuleList(
+            UpCat(3, deep, skip, skip, **_UNIT) for deep, skip in zip(channels[:0:-1], channels[-2::-1], strict=True)
+        )
+        self.lobe_head, self.lesion_head = (nn.Conv3d(first, BLOCK**3 * classes, 1) for classes in _MASKS)
+
+    def segment(self, image: torch.Tensor) -> Segmentation:
+        """Lobe and lesion logits of (b, 1, z, y, x) images whose sides are multiples of 16."""
+        return self._of_blocks(pixelunshuffle(image, 3, BLOCK))
+
+    def _of_blocks(self, blocks: torch.Tensor) -> Segmentation:
+        skips = [self.stem(blocks)]
+        for down in self.encoder:
+            skips.append(down(skips[-1]))
+        x = features = skips.pop()
+        for up in self.decoder:
+            x, features = up(x, skips.pop()), x
+        lobes, lesions = (pixelshuffle(head(x), 3, BLOCK) for head in (self.lobe_head, self.lesion_head))
+        return Segmentation(lobes, lesions, features)
+
+
+class JointNetwork(Segmenter):
     """Lobes, lesions, severity and diagnosis from one normalised chest CT.
 
     :param channels: features at each of four resolutions, finest (one block) first.
     :param classifier_channels: width of the features and of the hidden layer that classify.
+    :param overview: channels of the overview, none for a network without one. It has learned before, from scans of
+        twice the spacing, and stays as it is.
     """
 
-    def __init__(self, channels: Sequence[int] = (32, 64, 128, 192), classifier_channels: int = 48) -> None:
-        super().__init__()
-        if len(channels) != 4:
-            raise ValueError(f"the network has four resolutions, not {len(channels)}")
-        unit = {
-            "act": ("LeakyReLU", {"negative_slope": 0.1, "inplace": True}),
-            "norm": ("instance", {"affine": True}),
-            "bias": True,
-            "dropout": 0.0,
-        }
-        first, *deeper = channels
-        self.stem = TwoConv(3, BLOCK**3, first, **unit)
-        self.encoder = nn.ModuleList(
-            Down(3, wide, narrow, **unit) for wide, narrow in zip(channels[:-1], deeper, strict=True)
-        )
-        self.decoder = nn.ModuleList(
-            UpCat(3, deep, skip, skip, **unit) for deep, skip in zip(channels[:0:-1], channels[-2::-1], strict=True)
-        )
-        self.lobe_head = nn.Conv3d(first, BLOCK**3 * (1 + len(labels.LOBES)), 1)
-        self.lesion_head = nn.Conv3d(first, BLOCK**3 * (1 + len(labels.LESIONS)), 1)
-        self.feature_head = Convolution(3, channels[1], classifier_channels, kernel_size=1, **unit)
+    def __init__(
+        self,
+        channels: Sequence[int] = (32, 64, 128, 192),
+        classifier_channels: int = 48,
+        overview: Sequence[int] = (),
+    ) -> None:
+        super().__init__(channels, sum(_MASKS) if overview else 0)
+        self.overview = Segmenter(overview).requires_grad_(False) if overview else None
+        self.feature_head = Convolution(3, channels[1], classifier_channels, kernel_size=1, **_UNIT)
         self.descriptor_length = 2 * classifier_channels + _SHARES
         self.classifier = nn.Sequential(
             nn.Linear(self.descriptor_length, classifier_channels),
@@ -92,14 +132,11 @@ class JointNetwork(nn.Module):
 
     def segment(self, image: torch.Tensor) -> Segmentation:
         """Lobe and lesion logits of (b, 1, z, y, x) images whose sides are multiples of 16."""
-        skips = [self.stem(pixelunshuffle(image, 3, BLOCK))]
-        for down in self.encoder:
-            skips.append(down(skips[-1]))
-        x = features = skips.pop()
-        for up in self.decoder:
-            x, features = up(x, skips.pop()), x
-        lobes, lesions = (pixelshuffle(head(x), 3, BLOCK) for head in (self.lobe_head, self.lesion_head))
-        return Segmentation(lobes, lesions, self.feature_head(features))
+        blocks = pixelunshuffle(image, 3, BLOCK)
+        if self.overview is not None:
+            blocks = torch.cat([blocks, _overviewed(self.overview, image).to(blocks.dtype)], 1)
+        found = self._of_blocks(blocks)
+        return found._replace(features=self.feature_head(found.features))
 
     def classify(self, features: torch.Tensor, lobes: torch.Tensor, lesions: torch.Tensor) -> Classification:
         """Read severity and diagnosis off a whole scan.
@@ -121,6 +158,22 @@ class JointNetwork(nn.Module):
         found = self.segment(image)
         lobes, lesions = coarse_probabilities(found.lobes.detach()), coarse_probabilities(found.lesions.detach())
         return found, self.classify(found.features, lobes, lesions)
+
+
+def _overviewed(overview: Segmenter, image: torch.Tensor) -> torch.Tensor:
+    """What an overview finds in (b, 1, z, y, x) images: probabilities of all masks at every block (b, 9, z/2, ...)."""
+    small = F.avg_pool3d(image, BLOCK)
+    found = overview.segment(padded(small))
+    z, y, x = small.shape[2:]
+    return torch.cat([mask.float().softmax(1)[..., :z, :y, :x] for mask in (found.lobes, found.lesions)], 1)
+
+
+def padded(image: torch.Tensor) -> torch.Tensor:
+    """Normalised images (b, 1, z, y, x) with air at the far ends, to sides that the network takes; z at least 32."""
+    z, y, x = (-n % SIDE_MULTIPLE for n in image.shape[2:])
+    if image.shape[2] + z == SIDE_MULTIPLE:  # a single position at the lowest resolution cannot be normalised
+        z += SIDE_MULTIPLE
+    return F.pad(image, (0, x, 0, y, 0, z), value=-1.0)
 
 
 def coarse_probabilities(logits: torch.Tensor) -> torch.Tensor:

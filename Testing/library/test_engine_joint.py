@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from COVIDMultitaskLib import labels
 from COVIDMultitaskLib.bundles import open_bundle
@@ -13,19 +14,28 @@ from COVIDMultitaskLib.engines.contract import ANSWERS, UNCERTAINTY, Prediction
 from COVIDMultitaskLib.engines.joint import JointEngine
 from COVIDMultitaskLib.engines.registry import make_engine
 from COVIDMultitaskLib.errors import NotChestCTError
+from COVIDMultitaskLib.networks.joint import BLOCK
 from COVIDMultitaskLib.progress import STAGES, Event, Progress
 from COVIDMultitaskLib.volume import Geometry, Volume
 from Testing.library.cancelling import assert_cancelled_in, each_stage
 from Testing.library.lung_scenes import STORAGES, draw, grid, stored, stored_geometry
 from Testing.library.simple_chest import chest_volume
-from Testing.library.tiny_bundle import random_network, write_tiny_bundle
+from Testing.library.tiny_bundle import OVERVIEWED, RANDOM_NETWORK, random_network, write_tiny_bundle
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.fixture(scope="module", params=["plain", "overview"])
+def bundle(request: pytest.FixtureRequest, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if request.param == "plain":
+        return tiny_bundle
+    network = random_network(seed=2, arguments=OVERVIEWED)
+    return write_tiny_bundle(tmp_path_factory.mktemp("overview") / "tiny", "tiny", network, {"network": OVERVIEWED})
+
+
 @pytest.fixture(scope="module")
-def engine(tiny_bundle: Path) -> JointEngine:
-    return JointEngine(open_bundle(tiny_bundle), "cpu")
+def engine(bundle: Path) -> JointEngine:
+    return JointEngine(open_bundle(bundle), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +77,9 @@ def test_no_lung_beside_the_patient(prediction: Prediction, scan: Volume) -> Non
     ("shape", "spacing"),
     [((62, 90, 110), (5.0, 3.7, 3.5)), ((30, 60, 50), (10.0, 5.0, 7.0)), ((301, 45, 55), (1.0, 8.0, 7.1))],
 )
-def test_the_cpu_gives_the_same_twice(engine: JointEngine, tiny_bundle: Path, shape, spacing) -> None:
+def test_the_cpu_gives_the_same_twice(engine: JointEngine, bundle: Path, shape, spacing) -> None:
     scan = chest_volume(shape, spacing)
-    once, again = engine.predict(scan, Progress()), make_engine(None, tiny_bundle, "cpu").predict(scan, Progress())
+    once, again = engine.predict(scan, Progress()), make_engine(None, bundle, "cpu").predict(scan, Progress())
     assert once.lobes.shape == shape
     assert np.array_equal(once.lobes, again.lobes) and np.array_equal(once.lesions, again.lesions)
     assert not once.lesions[once.lobes == 0].any()
@@ -125,6 +135,35 @@ def test_a_volume_without_a_body_is_judged_too(engine: JointEngine) -> None:
         assert str(refusal).endswith("give a scan of the chest.")
 
 
+def test_the_overview_alone_looks_for_the_lungs(tmp_path: Path, scan: Volume) -> None:
+    """At twice the spacing; where it finds none, the network is not asked."""
+    settings = {"network": OVERVIEWED}
+    blind = random_network(arguments=OVERVIEWED)
+    with torch.no_grad():
+        blind.overview.lobe_head.bias.view(-1, BLOCK**3)[0] += 100.0
+    bundle = write_tiny_bundle(tmp_path / "b", network=blind, inference=settings)
+    engine = JointEngine(open_bundle(bundle), "cpu")
+    asked = []
+    engine.load().stem.register_forward_hook(lambda *_: asked.append("network"))
+    engine.load().overview.stem.register_forward_hook(lambda _, told, __: asked.append(told[0].shape[2:]))
+    with pytest.raises(NotChestCTError, match="Hardly any lung"):
+        engine.predict(scan, Progress())
+    z, y, x = (n * side / (2 * 2 * 8.0) for n, side in zip(scan.array.shape, (12.0, 8.0, 8.0), strict=True))
+    (size,) = asked
+    assert all(have >= least and have <= least + 8 + 1 for have, least in zip(size, (z, y, x), strict=True))
+
+
+@pytest.mark.parametrize("arguments", [RANDOM_NETWORK, OVERVIEWED], ids=["plain", "overview"])
+def test_the_smallest_scan_has_an_answer(tmp_path: Path, arguments: dict) -> None:
+    bundle = write_tiny_bundle(tmp_path / "b", "t", random_network(arguments=arguments), {"network": arguments})
+    shape = (18, 45, 45)
+    cube = Volume(np.zeros(shape, np.int16), Geometry(shape, (5.0, 2.0, 2.0), (0, 0, 0)))
+    try:
+        assert make_engine(None, bundle, "cpu").predict(cube, Progress()).lobes.shape == shape
+    except NotChestCTError as refusal:
+        assert "lung" in str(refusal)
+
+
 def test_a_scan_no_larger_than_the_networks_stride(tmp_path: Path) -> None:
     """90 mm of soft tissue, all of which the constant network takes for lung: 16 voxels along each side."""
     engine = make_engine(None, write_tiny_bundle(tmp_path / "b"), "cpu")
@@ -170,9 +209,9 @@ def test_temperature_softens_probabilities(scan: Volume, tmp_path: Path) -> None
     assert max(sharp.diagnosis, key=sharp.diagnosis.get) == max(soft.diagnosis, key=soft.diagnosis.get)
 
 
-def test_a_map_tells_where_the_lesions_are_unsure(tiny_bundle: Path, scan: Volume, prediction: Prediction) -> None:
+def test_a_map_tells_where_the_lesions_are_unsure(bundle: Path, scan: Volume, prediction: Prediction) -> None:
     assert UNCERTAINTY not in prediction.evidence
-    engine = JointEngine(open_bundle(tiny_bundle), "cpu")
+    engine = JointEngine(open_bundle(bundle), "cpu")
     engine.evidence = frozenset({UNCERTAINTY})
     found = engine.predict(scan, Progress())
     assert np.array_equal(found.lesions, prediction.lesions) and np.array_equal(found.lobes, prediction.lobes)

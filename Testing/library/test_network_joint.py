@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import pytest
 import torch
+from monai.networks.utils import pixelshuffle
 
 from COVIDMultitaskLib import labels
 from COVIDMultitaskLib.networks.joint import (
+    BLOCK,
     FEATURE_STRIDE,
     JointNetwork,
     coarse_probabilities,
     describe,
 )
-from Testing.library.tiny_bundle import RANDOM_NETWORK, random_network
+from Testing.library.tiny_bundle import OVERVIEWED, RANDOM_NETWORK, random_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module")
-def network() -> JointNetwork:
-    return random_network()
+@pytest.fixture(scope="module", params=[RANDOM_NETWORK, OVERVIEWED], ids=["plain", "overview"])
+def network(request: pytest.FixtureRequest) -> JointNetwork:
+    return random_network(arguments=request.param)
 
 
 @pytest.mark.parametrize("size", [(32, 16, 16), (16, 48, 32)])
@@ -61,6 +63,32 @@ def test_logits_lie_where_the_image_does(network: JointNetwork, corner: tuple[in
     strongest = torch.nn.functional.avg_pool3d(change[None, None], 5, 1, 2)[0, 0]
     found = torch.stack(torch.unravel_index(strongest.argmax(), change.shape))
     assert (found - torch.tensor(corner) - 3).abs().max() <= 4
+
+
+def test_the_overview_is_told_and_stays_as_it_is() -> None:
+    """What it finds changes the answer; nothing it has learned is unlearned."""
+    network, image = random_network(arguments=OVERVIEWED).train(), torch.rand(1, 1, 32, 32, 48) * 2 - 1
+    found, read = network(image)
+    (found.lobes.square().mean() + found.lesions.square().mean() + read.severity.sum()).backward()
+    assert all(one.grad is None for one in network.overview.parameters())
+    assert network.stem.conv_0.conv.weight.grad[:, BLOCK**3 :].abs().sum() > 0
+    with torch.inference_mode():
+        before = network.segment(image).lobes
+        network.overview.lobe_head.bias[:8] += 5.0
+        assert (network.segment(image).lobes - before).abs().max() > 1e-3
+
+
+def test_the_overview_sees_the_image_at_half_the_resolution() -> None:
+    network = random_network(arguments=OVERVIEWED)
+    seen = []
+    network.overview.stem.register_forward_pre_hook(lambda _, told: seen.append(told[0]))
+    image = torch.nn.functional.interpolate(torch.rand(1, 1, 24, 16, 16), scale_factor=2)
+    with torch.inference_mode():
+        network.segment(image)
+    (blocks,) = seen
+    assert blocks.shape == (1, BLOCK**3, 16, 8, 8)
+    torch.testing.assert_close(pixelshuffle(blocks, 3, BLOCK)[:, :, :24], image[:, :, ::2, ::2, ::2])
+    assert (pixelshuffle(blocks, 3, BLOCK)[:, :, 24:] == -1).all()
 
 
 def test_the_classifier_does_not_bend_the_masks() -> None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 NETWORK = {"channels": [2, 2, 2, 2], "classifier_channels": 2}
 RANDOM_NETWORK = {"channels": [4, 4, 8, 8], "classifier_channels": 4}
+OVERVIEWED = {**RANDOM_NETWORK, "overview": [4, 4, 4, 8]}
+"""A network with an overview of the chest."""
+
 N_FEATURES = 4
 
 RANDOM_ENGINES: dict[str, dict[str, object]] = {
@@ -135,20 +138,24 @@ def write_bundle(
     return folder
 
 
-def random_network(seed: int = 0, background: float = 0.0) -> JointNetwork:
+def random_network(
+    seed: int = 0, background: float = 0.0, arguments: Mapping[str, object] = MappingProxyType(RANDOM_NETWORK)
+) -> JointNetwork:
     """An untrained network that sees all classes here and there.
 
     :param background: how much it prefers to see no lobe.
+    :param arguments: ``RANDOM_NETWORK`` or ``OVERVIEWED``.
     """
     import torch
 
     from COVIDMultitaskLib.networks.joint import BLOCK, JointNetwork
 
     torch.manual_seed(seed)
-    network = JointNetwork(**RANDOM_NETWORK)
+    network = JointNetwork(**arguments)  # type: ignore[arg-type]
     with torch.no_grad():
-        for head in (network.lobe_head, network.lesion_head):
-            head.weight.mul_(4)
+        for part in (network, *([network.overview] if network.overview else [])):
+            part.lobe_head.weight.mul_(4)
+            part.lesion_head.weight.mul_(4)
         network.lobe_head.bias.view(-1, BLOCK**3)[0] += background
     return network.eval()
 

@@ -180,6 +180,7 @@ def test_a_full_disk_loses_no_earlier_checkpoint(config: Path, tmp_path: Path) -
         ({"network.channels": [4, 4]}, "network of joint cannot be made so: the network has four resolutions"),
         ({"sampling.tasks": {"lobes": 0, "lesions": 0, "severity": 0, "diagnosis": 0}}, "needs a share above 0"),
         ({"start": "nowhere.safetensors"}, "nowhere.safetensors to start from are missing"),
+        ({"start": {"stern": "nowhere.safetensors"}}, "nowhere.safetensors to start from are missing"),
         ({"data.synthetic.size": [16, 16, 16]}, "simulated scans of another size or spacing"),
     ],
 )
@@ -190,6 +191,24 @@ def test_a_wrong_experiment_is_one_sentence(tmp_path, changes, words, capsys) ->
     assert main(["--config", str(config), "--output", str(tmp_path / "run"), "--no-export"]) == 2
     said = capsys.readouterr().err.strip()
     assert words in said and said.endswith(".") and "\n" not in said
+
+
+def test_a_network_starts_with_the_overview_that_was_trained_before(tmp_path: Path) -> None:
+    """Trained by itself as a network of twice the spacing; what comes after does not change it."""
+    first = write_experiment(tmp_path / "first", {"schedule.steps": 2, "schedule.settle": False})
+    finished(command(first, tmp_path / "overview", "--no-export"))
+    weights = tmp_path / "overview" / "model.safetensors"
+    channels = read_experiment(first).network["channels"]
+    changes = {"network.overview": channels, "start": {"overview": str(weights)}, "schedule.steps": 2}
+    second = write_experiment(tmp_path / "second", changes)
+    finished(command(second, tmp_path / "run", "--no-export"))
+    made, overview = load_file(tmp_path / "run" / "model.safetensors"), load_file(weights)
+    told = {name.removeprefix("overview."): value for name, value in made.items() if name.startswith("overview.")}
+    assert {"stem", "encoder", "decoder", "lobe_head", "lesion_head"} == {name.partition(".")[0] for name in told}
+    assert all(torch.equal(value, overview[name]) for name, value in told.items())
+    other = write_experiment(tmp_path / "other", {**changes, "network.overview": [2, 2, 2, 4]})
+    failed = finished([*command(other, tmp_path / "no", "--no-export")], 2)
+    assert "to start from are missing or of another network" in sentence(failed)
 
 
 def manifest(folder: Path, rows: list[dict[str, str]]) -> Path:

@@ -39,10 +39,15 @@ class JointLearner(Learner):
     tasks_of_slices = frozenset({"lesions"})
 
     def __init__(
-        self, spacing_mm: float, channels: Sequence[int] = (32, 64, 128, 192), classifier_channels: int = 48
+        self,
+        spacing_mm: float,
+        channels: Sequence[int] = (32, 64, 128, 192),
+        classifier_channels: int = 48,
+        overview: Sequence[int] = (),
     ) -> None:
-        super().__init__(JointNetwork(channels, classifier_channels), spacing_mm)
+        super().__init__(JointNetwork(channels, classifier_channels, overview), spacing_mm)
         self._arguments = {"channels": list(channels), "classifier_channels": classifier_channels}
+        self._arguments |= {"overview": list(overview)} if overview else {}
 
     def terms(self, scans: Batch | None, slices: Batch | None, generator: torch.Generator) -> dict[str, Term]:
         """Losses of all tasks: of the scans, and ``slices`` for the lesions of single slices."""

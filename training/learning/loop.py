@@ -16,6 +16,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from safetensors.torch import load_file, save
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from COVIDMultitaskLib.errors import InputError
@@ -147,13 +148,20 @@ def weigh(experiment: Experiment, learner: Learner) -> dict[str, float]:
 def _learner(experiment: Experiment) -> Learner:
     L.seed_everything(experiment.seed, verbose=False)
     learner = make_learner(experiment.engine, experiment.data.spacing_mm, experiment.network)
-    if experiment.start:
-        path = experiment.path(experiment.start)
+    start = experiment.start or {}
+    for part, text in ({"": start} if isinstance(start, str) else start).items():
+        path = experiment.path(text)
         try:
-            learner.network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-        except (OSError, RuntimeError) as error:
+            _load(learner.network.get_submodule(part), load_file(path), whole=not part)
+        except (OSError, RuntimeError, KeyError, AttributeError) as error:
             raise InputError(f"The weights {path} to start from are missing or of another network.") from error
     return learner
+
+
+def _load(network: nn.Module, weights: dict[str, torch.Tensor], whole: bool) -> None:
+    """Put weights into a network, or into a part of one: that leaves weights of other parts over."""
+    wanted = weights if whole else network.state_dict()
+    network.load_state_dict({name: weights[name].float() for name in wanted})
 
 
 def _module(experiment: Experiment, learner: Learner) -> LearningModule:
