@@ -219,7 +219,8 @@ class Experiment(Part):
 
     :param engine: a name of ``training.engines``.
     :param network: arguments of the engine's network.
-    :param start: ``model.safetensors`` to start from; or that of each part of the network, by the part's name.
+    :param start: ``model.safetensors`` to start from; or of parts of the network by their names, "" for what has
+        no file of its own. Layers may get more channels than they had.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]

@@ -206,6 +206,17 @@ def test_a_network_starts_with_the_overview_that_was_trained_before(tmp_path: Pa
     told = {name.removeprefix("overview."): value for name, value in made.items() if name.startswith("overview.")}
     assert {"stem", "encoder", "decoder", "lobe_head", "lesion_head"} == {name.partition(".")[0] for name in told}
     assert all(torch.equal(value, overview[name]) for name, value in told.items())
+    start = {"": str(weights), "overview": str(weights)}
+    third = write_experiment(tmp_path / "third", {**changes, "start": start, "schedule.learning_rate": 1e-30})
+    finished(command(third, tmp_path / "wider", "--no-export"))
+    wider = load_file(tmp_path / "wider" / "model.safetensors")
+    stem = wider["stem.conv_0.conv.weight"]
+    assert (
+        stem.shape[1] == 8 + 9
+        and not stem[:, 8:].any()
+        and torch.equal(stem[:, :8], overview["stem.conv_0.conv.weight"])
+    )
+    assert torch.equal(wider["lobe_head.weight"], overview["lobe_head.weight"])
     other = write_experiment(tmp_path / "other", {**changes, "network.overview": [2, 2, 2, 4]})
     failed = finished([*command(other, tmp_path / "no", "--no-export")], 2)
     assert "to start from are missing or of another network" in sentence(failed)

@@ -148,20 +148,39 @@ def weigh(experiment: Experiment, learner: Learner) -> dict[str, float]:
 def _learner(experiment: Experiment) -> Learner:
     L.seed_everything(experiment.seed, verbose=False)
     learner = make_learner(experiment.engine, experiment.data.spacing_mm, experiment.network)
-    start = experiment.start or {}
-    for part, text in ({"": start} if isinstance(start, str) else start).items():
-        path = experiment.path(text)
+    if experiment.start:
+        start = {"": experiment.start} if isinstance(experiment.start, str) else experiment.start
+        paths = {part: experiment.path(text) for part, text in start.items()}
         try:
-            _load(learner.network.get_submodule(part), load_file(path), whole=not part)
-        except (OSError, RuntimeError, KeyError, AttributeError) as error:
-            raise InputError(f"The weights {path} to start from are missing or of another network.") from error
+            learner.network.load_state_dict(_start(paths, learner.network))
+        except (OSError, RuntimeError) as error:
+            told = ", ".join(str(path) for path in paths.values())
+            raise InputError(f"The weights {told} to start from are missing or of another network.") from error
     return learner
 
 
-def _load(network: nn.Module, weights: dict[str, torch.Tensor], whole: bool) -> None:
-    """Put weights into a network, or into a part of one: that leaves weights of other parts over."""
-    wanted = weights if whole else network.state_dict()
-    network.load_state_dict({name: weights[name].float() for name in wanted})
+def _start(paths: dict[str, Path], network: nn.Module) -> dict[str, torch.Tensor]:
+    """Weights of a network gathered from files: those of whole networks, or of its parts by name.
+
+    A part may come from a larger network, whose other weights are left over.
+    """
+    wanted = network.state_dict()
+    found = {} if "" in paths else {name: value for name, value in wanted.items() if name.split(".")[0] not in paths}
+    for part, path in paths.items():
+        for name, value in load_file(path).items():
+            place = f"{part}.{name}" if part else name
+            if place in wanted or not part:
+                found[place] = _widened(value.float(), wanted.get(place, value).shape)
+    return found
+
+
+def _widened(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """A layer that gets more channels than it learned from starts with weights of 0 for them: it answers as before."""
+    if weight.ndim < 2 or weight.shape[:1] + weight.shape[2:] != shape[:1] + shape[2:] or weight.shape[1] > shape[1]:
+        return weight
+    wide = weight.new_zeros(shape)
+    wide[:, : weight.shape[1]] = weight
+    return wide
 
 
 def _module(experiment: Experiment, learner: Learner) -> LearningModule:
