@@ -16,6 +16,7 @@ from training.calibration import BundleCalibration, calibrate_bundle, read_held_
 from training.calibration.held_out import patient_of, show
 from training.data.dataset import Case, collate
 from training.engines.classifier import Described, fit_classifier
+from training.engines.fields import in_some_field
 from training.learning.learner import Batch, Learner
 from training.learning.losses import (
     Term,
@@ -53,6 +54,7 @@ class JointLearner(Learner):
         """Losses of all tasks: of the scans, and ``slices`` for the lesions of single slices."""
         terms = {}
         if scans is not None:
+            scans = in_some_field(scans, self.spacing_mm, generator)
             found, read = self.network(normalise(scans["hu"])[:, None])
             terms["lobes"] = lobe_term(found.lobes, scans["lobes"])
             terms["lungs"] = lung_term(found.lobes, scans["lungs"])
