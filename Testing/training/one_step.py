@@ -2,7 +2,7 @@
 
 python one_step.py EXPERIMENT OUTPUT [KEY=VALUE ...]     (or by torchrun, in several processes)
 
-Without dropout, whose chance is each process's own.
+Without dropout and with the same margins around all lungs: their chance is each process's own.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from training.configuration import read_experiment
+from training.engines import fields
 from training.learning.loop import LearningData, _learner, _module
 from training.learning.run import Run
 from training.learning.sources import gather
@@ -41,6 +42,7 @@ def main(config: str, output: str, *changes: str) -> None:
     for part in learner.modules():
         if isinstance(part, nn.Dropout):
             part.p = 0.0
+    fields.MARGIN_MM = (20.0, 20.0)
     data = LearningData(experiment, gather(experiment, Run(Path(output).with_suffix(".run")), print))
     L.Trainer(
         max_steps=1,

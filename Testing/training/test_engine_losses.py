@@ -319,7 +319,7 @@ def test_amyar_tells_how_well_held_out_slices_are_reconstructed() -> None:
     learner = amyar().eval()
     picture = Case(case().record, case().hu[8:9])
     only = learner.calibration([picture]).settings["unlikeness"]
-    image = normalise(_of_pictures(batch_of(picture)).hu)[:, None]
+    image = normalise(_of_pictures(batch_of(picture), 256).hu)[:, None]
     with torch.no_grad():
         error = (learner.network(image).reconstruction - image).square().mean()
     assert only["mean"] == pytest.approx(float(error), rel=0.01) and only["threshold"] == 3.0
