@@ -22,6 +22,9 @@ DEFAULT_DATA = "../shared/data"
 
 Task = Literal["lobes", "lesions", "severity", "diagnosis"]
 TASKS: tuple[Task, ...] = ("lobes", "lesions", "severity", "diagnosis")
+
+Kind = Literal["severe", "not_severe", "covid_19_with_lesions", "covid_19_without_lesions", "not_covid_19"]
+"""Of cases: what is known of them; with or without a mask of the lesions."""
 """What a case may be drawn for."""
 
 Share = Annotated[float, Field(ge=0)]
@@ -117,12 +120,13 @@ class Data(Part):
 class Sampling(Part):
     """What a step sees.
 
-    :param tasks: how often a case is drawn because it carries the label of this task.
+    :param tasks: how often a case is drawn because it carries the label of this task, or is of this kind: where few
+        are severe, or a paper says how often it drew which.
     :param scans: in a step and process.
     :param slices: in a step and process.
     """
 
-    tasks: dict[Task, Share] = {"lobes": 1.0, "lesions": 1.0, "severity": 1.0, "diagnosis": 1.0}
+    tasks: dict[Task | Kind, Share] = {"lobes": 1.0, "lesions": 1.0, "severity": 1.0, "diagnosis": 1.0}
     scans: Count = 1
     slices: Count = 2
 

@@ -59,7 +59,8 @@ def export(run, target: Path, tell=print) -> Path:
         _write_json(partial / bundles.METADATA, metadata(run, learner, validation))
         (partial / bundles.CARD).write_text(model_card(run, calibration, validation), encoding="utf-8")
         shutil.copyfile(run.weights_file, partial / bundles.WEIGHTS)
-        shutil.copyfile(experiment.path(experiment.card.folder) / "LICENSE", partial / bundles.LICENCE)
+        licence = card_template(experiment, "LICENSE").render(experiment=experiment)
+        (partial / bundles.LICENCE).write_text(licence, encoding="utf-8")
         shutil.copyfile(run.experiment_file, partial / bundles.EXPERIMENT)
         if run.split_file.exists():
             shutil.copyfile(run.split_file, partial / bundles.SPLIT)
@@ -96,7 +97,7 @@ def metadata(run, learner, validation: list[Score]) -> dict[str, Any]:
     from COVIDMultitaskLib import bundles
 
     experiment = run.experiment()
-    template = json.loads((experiment.path(experiment.card.folder) / "metadata.json").read_text(encoding="utf-8"))
+    template = json.loads(card_template(experiment, "metadata.json").render(experiment=experiment))
     return {
         **template,
         "name": experiment.card.name,
@@ -109,7 +110,7 @@ def metadata(run, learner, validation: list[Score]) -> dict[str, Any]:
             "engine": experiment.engine,
             "format": bundles.FORMAT,
             "licence": experiment.card.licence,
-            "trained_on": trained_on(run.data()),
+            "trained_on": trained_on(run.data(), experiment.engine),
             "parameters": sum(parameter.numel() for parameter in learner.network.parameters()),
             "quality": quality(validation, run.data()),
             "seconds": reference_seconds(run.folder / REFERENCE),
@@ -118,8 +119,10 @@ def metadata(run, learner, validation: list[Score]) -> dict[str, Any]:
     }
 
 
-def trained_on(data: dict[str, Any]) -> str:
-    """One quiet line for the panel and the report: what was learned from, and what of it is simulated."""
+def trained_on(data: dict[str, Any], engine: str) -> str:
+    """One quiet line for the panel and the report: what was learned from, and which answers from simulation only."""
+    from COVIDMultitaskLib.engines.registry import ENGINES
+
     parts, real_tasks = [], set()
     for source in data["sources"]:
         if source["simulated"]:
@@ -128,7 +131,8 @@ def trained_on(data: dict[str, Any]) -> str:
             parts.append(f"{source['records']} real records of {source['name']}")
             real_tasks |= set(source["labels"])
     simulated = any(source["simulated"] for source in data["sources"])
-    only = [task for task in ("lobes", "lesions", "severity", "diagnosis") if task not in real_tasks]
+    learned = ENGINES[engine].answers
+    only = [task for task in ("lobes", "lesions", "severity", "diagnosis") if task in learned - real_tasks]
     if simulated and real_tasks and only:
         parts.append(f"{', '.join(only)} from simulation only")
     return "; ".join(parts)
@@ -170,9 +174,10 @@ def reference_seconds(path: Path) -> float | None:
 def model_card(run, calibration, validation: list[Score]) -> str:
     """The bundle's README from the template of the experiment's card folder."""
     from training.evaluate.results import read_evaluations
+    from training.synthesis.chest import DIAGNOSES, EFFUSION_CHANCE
 
     experiment = run.experiment()
-    return card_template(experiment).render(
+    return card_template(experiment, "card.md.j2").render(
         experiment=experiment,
         data=run.data(),
         summary=run.summary(),
@@ -181,11 +186,13 @@ def model_card(run, calibration, validation: list[Score]) -> str:
         calibration=calibration,
         evaluations=read_evaluations(run.folder / EVALUATIONS),
         notes=run.notes,
+        drawn=DIAGNOSES,
+        effusion=EFFUSION_CHANCE,
     )
 
 
-def card_template(experiment):
-    """The template of the model card. :raises InputError: when the experiment's card folder has none."""
+def card_template(experiment, name: str):
+    """A template of the experiment's card folder. :raises InputError: when it has none of this name."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound
 
     folder = experiment.path(experiment.card.folder)
@@ -194,11 +201,9 @@ def card_template(experiment):
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     try:
-        return environment.get_template("card.md.j2")
+        return environment.get_template(name)
     except TemplateNotFound as error:
-        raise InputError(
-            f"{folder} holds no card.md.j2, the template of the model card; see training/cards."
-        ) from error
+        raise InputError(f"{folder} holds no {name}, a template of the model card; see training/cards.") from error
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -24,7 +24,7 @@ from torch import nn
 from COVIDMultitaskLib.preparation.intensity import unit_window
 
 SIDE = 256
-"""Pixels along each side of a slice as published; its lung box is stretched to them."""
+"""Pixels along each side of a slice unless a bundle tells others; its lung box is stretched to them. Our choice."""
 
 WINDOW_HU = (-1000.0, 400.0)
 """HU that the network sees as 0 and 1."""

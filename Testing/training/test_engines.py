@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -24,8 +25,10 @@ from training.data.dataset import Case
 from training.data.record import Record
 from training.engines import LEARNERS, make_learner
 from training.export import quality, reference_seconds
+from training.learning.learner import Learner
 from training.learning.loop import weigh
-from training.learning.trained import Score, commonest_shares
+from training.learning.trained import Score, scores_of
+from training.metrics import Interval
 from training.train import main
 
 FOUR = sorted(set(OF_ENGINES) - {"joint"})
@@ -90,12 +93,26 @@ def test_its_row_tells_all_that_is_known(trained: tuple[str, Path], monkeypatch:
 
 def test_right_answers_are_told_beside_those_of_always_saying_the_commonest() -> None:
     """Of four labelled scans three are severe and two have COVID-19; single slices and unknown labels do not count."""
+
+    class Sees:
+        """Gives each scan's brightness as its share of right answers."""
+
+        def scores(self, scans, slices):
+            if scans is None:
+                return {"slices_lesions": torch.tensor(0.5)}
+            return {task: scans["hu"].mean() for task in ("severity", "diagnosis", "covid", "lobes")}
+
     told = [("severe", "covid_19"), ("severe", "covid_19"), ("severe", "no_pneumonia"), ("not_severe", None)]
     records = [Record(f"{n}", "t", "", severity=severity, diagnosis=name) for n, (severity, name) in enumerate(told)]
-    scans = [Case(record, torch.zeros(4, 4, 4)) for record in records]
-    slices = [Case(Record("slice", "t", "", diagnosis="no_pneumonia"), torch.zeros(1, 4, 4))] * 9
-    assert commonest_shares([scans, slices]) == pytest.approx({"severity": 0.75, "diagnosis": 2 / 3, "covid": 2 / 3})
-    scores = [Score("lobes", 0.83), Score("covid", 0.6, 2 / 3), Score("slices_lesions", 0.5)]
+    scans = [Case(record, torch.full((16, 16, 16), float(n % 2))) for n, record in enumerate(records)]
+    slices = [Case(Record("slice", "t", "", diagnosis="no_pneumonia"), torch.zeros(1, 16, 16))] * 9
+    scores = {one.task: one for one in scores_of(cast(Learner, Sees()), [scans, slices])}
+    told = {task: one.commonest for task, one in scores.items() if one.commonest is not None}
+    assert told == pytest.approx({"severity": 0.75, "diagnosis": 2 / 3, "covid": 2 / 3})
+    assert scores["lobes"].interval == Interval(0.5, 0.0, 1.0, 4, 4)
+    assert scores["slices_lesions"].interval == Interval(0.5, 0.5, 0.5, 9, 1)
+    told = {"lobes": (0.83, None), "covid": (0.6, 2 / 3), "slices_lesions": (0.5, None)}
+    scores = [Score(task, Interval(mean, 0.0, 1.0, 9, 9), common) for task, (mean, common) in told.items()]
     assert quality(scores, {"sources": [{"simulated": True}]}) == (
         "Dice of lobes 0.83, lesions of single slices 0.50; right answers: COVID-19 or not 0.60 "
         "(always the commonest: 0.67); held-out simulated cases"

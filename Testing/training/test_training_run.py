@@ -319,14 +319,14 @@ def test_a_mask_on_another_grid_is_told_by_name(tmp_path: Path, capsys) -> None:
 
 
 def test_the_scores_told_are_those_of_the_weights_that_are_kept(tmp_path: Path) -> None:
-    from training.learning.trained import held_out_scores, held_out_sources, load_learner
+    from training.learning.trained import held_out_sources, load_learner, scores_of
 
     config = write_experiment(tmp_path, {"schedule.keep": "best", "schedule.learning_rate": 0.02})
     finished(command(config, tmp_path / "run", "--no-export"))
     run = Run(tmp_path / "run")
     validations = [row for row in run.metrics() if "val/mean" in row]
     best = max(validations, key=lambda row: row["val/mean"])
-    told = held_out_scores(load_learner(run), held_out_sources(run))
+    told = {one.task: one.mean for one in scores_of(load_learner(run), held_out_sources(run))}
     assert told == pytest.approx({task: best[f"val/{task}"] for task in told}, abs=0.02)
     assert {"lobes", "lesions", "severity", "diagnosis"} <= set(told)
 

@@ -80,7 +80,7 @@ def _markdown(comparison: Comparison, findings: Findings, trainings: Sequence[Tr
         seeds=list(dict.fromkeys(one.seed for one in trainings)),
         fewest=FEWEST_TRAININGS,
         experiment=first.experiment,
-        data=trained_on(first.run.data()),
+        data=trained_on(first.run.data(), first.experiment.engine),
         scans=len(scans),
         patients=len({scan.answers.drawn_with for scan in scans}),
         without_lesions=sum("lesions" in scan.empty for scan in scans),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -97,19 +100,35 @@ class SyntheticCases(Dataset):
 
     def __getitem__(self, index: int) -> Case:
         """One scan with all its labels. :raises InputError: when its file is damaged."""
-        path = self.paths[index]
+        with self._opened(index) as stored:
+            hu, lobes, lesions = (torch.from_numpy(stored[name]) for name in ("hu", "lobes", "lesions"))
+            record = self._record_of(index, stored)
+        return Case(record, hu.float(), lobes=lobes, lesions=lesions)
+
+    def record(self, index: int) -> Record:
+        """What is known of a scan, without the scan. :raises InputError: when its file is damaged."""
+        with self._opened(index) as stored:
+            return self._record_of(index, stored)
+
+    @contextmanager
+    def _opened(self, index: int) -> Iterator[Any]:
         try:
-            with np.load(path) as stored:
-                hu, lobes, lesions = (torch.from_numpy(stored[name]) for name in ("hu", "lobes", "lesions"))
-                severity, diagnosis = (int(value) for value in stored["labels"])
-                shape = str(stored["shape"]) if "shape" in stored else None
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"The simulated scan {path} is damaged; delete it, it is made again.") from error
-        record = Record(
+            with np.load(self.paths[index]) as stored:
+                yield stored
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            raise InputError(
+                f"The simulated scan {self.paths[index]} is damaged; delete it, it is made again."
+            ) from error
+
+    def _record_of(self, index: int, stored: Any) -> Record:
+        path = self.paths[index]
+        severity, diagnosis = (int(value) for value in stored["labels"])
+        return Record(
             id=f"{SOURCE}/{path.stem}",
             source=SOURCE,
             licence="",
-            group=shape,  # scans around the same lobes are no independent cases
+            # scans around the same lobes are no independent cases
+            group=str(stored["shape"]) if "shape" in stored else None,
             image=ImageFile((path,)),
             lobes=KNOWN_EMPTY,
             lesions=KNOWN_EMPTY,
@@ -117,7 +136,6 @@ class SyntheticCases(Dataset):
             severity=labels.SEVERITIES[severity],
             diagnosis=labels.DIAGNOSES[diagnosis],
         )
-        return Case(record, hu.float(), lobes=lobes, lesions=lesions)
 
 
 class PartlyLabelled(Dataset):
@@ -141,6 +159,10 @@ class PartlyLabelled(Dataset):
     def __len__(self) -> int:
         """Number of cases."""
         return len(self._cases)
+
+    def record(self, index: int) -> Record:
+        """What is known of a scan, hidden labels included."""
+        return self._cases.record(index)
 
     def __getitem__(self, index: int) -> Case:
         """One case with the labels it keeps."""

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from COVIDMultitaskLib.errors import InputError
 from COVIDMultitaskLib.writing import write_bytes, write_json
 from training.configuration import Experiment
+from training.data.dataset import Case
 from training.engines import make_learner
 from training.learning.learner import Learner
 from training.learning.module import MEAN_SCORE, LearningModule
@@ -98,9 +99,14 @@ class HeldOut(Dataset):
     def __getitem__(self, number: int) -> dict[str, Any]:
         """One case as ``scans`` or as ``slices``."""
         source, index = self._places[number]
-        batch = collate_for_networks([source[index]])
-        kind, other = ("slices", "scans") if batch["hu"].shape[1] == 1 else ("scans", "slices")
-        return {kind: batch, other: None}
+        return batch_of(source[index])
+
+
+def batch_of(case: Case) -> dict[str, Any]:
+    """One case as a batch of ``scans`` or of ``slices``; the other is ``None``."""
+    batch = collate_for_networks([case])
+    kind, other = ("slices", "scans") if batch["hu"].shape[1] == 1 else ("scans", "slices")
+    return {kind: batch, other: None}
 
 
 def fit(experiment: Experiment, run: Run, tell: Tell = lambda line: None, bar: bool = True) -> None:

@@ -1,13 +1,14 @@
 """Which cases a step sees: drawn by task, so that no source, however large, drowns the others.
 
 For each place in a step a task is drawn, then a source that carries its label, then a case of that source that
-does. The draw depends on the seed and the number of the place alone: a run that goes on after it was killed, or
-that is shared by several processes, sees the same cases as one that does it all at once.
+does; a kind of case, such as severe ones, may be drawn in a task's place. The draw depends on the seed and the number
+of the place alone: a run that goes on after it was killed, or that is shared by several processes, sees the same cases
+as one that does it all at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -35,7 +36,7 @@ class Cases(Protocol):
 class Pool:
     """The training cases of one source.
 
-    :param tasks: what each case can teach, by index.
+    :param tasks: what each case can teach, and of which kinds it is, by index.
     :param slices: whether these are single slices.
     :param move: whether cases are turned and scaled at random; simulated ones were when they were made.
     """
@@ -59,6 +60,20 @@ def tasks_of(record: Record) -> frozenset[str]:
     return frozenset(task for task, known in told.items() if known)
 
 
+def kinds_of(record: Record, tasks: Set[str]) -> frozenset[str]:
+    """Of which kinds a case is, as ``training.configuration.Kind`` names them.
+
+    :param tasks: whose labels it keeps.
+    """
+    kinds = set()
+    if "severity" in tasks and record.severity is not None:
+        kinds.add(record.severity)
+    if "diagnosis" in tasks and record.covid is not None:
+        masked = "covid_19_with_lesions" if "lesions" in tasks else "covid_19_without_lesions"
+        kinds.add(masked if record.covid else "not_covid_19")
+    return frozenset(kinds)
+
+
 def is_slice(record: Record) -> bool:
     """Whether a record's image is a single slice."""
     image = record.image
@@ -69,7 +84,7 @@ def is_slice(record: Record) -> bool:
 class Draws:
     """Cases of the pools of one kind, drawn by number.
 
-    :param shares: how often each task is the reason for a draw.
+    :param shares: how often each task, or kind of case, is the reason for a draw.
     :raises InputError: when no case carries any task's label.
     """
 
@@ -79,7 +94,8 @@ class Draws:
         self._tasks = [task for task, holders in self._holders.items() if holders and shares[task] > 0]
         if not self._tasks:
             raise InputError(
-                "No case carries a label of any task that is sampled; see sampling.tasks of the experiment."
+                "No case carries a label of any task, or is of any kind, that is sampled; "
+                "see sampling.tasks of the experiment."
             )
         total = sum(shares[task] for task in self._tasks)
         self._chances = [shares[task] / total for task in self._tasks]

@@ -10,14 +10,16 @@ import torch
 from safetensors.torch import load_file
 
 from COVIDMultitaskLib.inference.device import autocast
+from training.calibration.held_out import patient_of
 from training.data.dataset import UNKNOWN, Case
 from training.engines import make_learner
-from training.learning.learner import Learner
-from training.learning.loop import HeldOut
+from training.learning.learner import Batch, Learner
+from training.learning.loop import batch_of
 from training.learning.run import Run
 from training.learning.sampling import Cases
 from training.learning.sources import gather
 from training.learning.targets import covid_of
+from training.metrics import Interval, bootstrap
 
 SAID = {"covid": "COVID-19 or not", "slices_lesions": "lesions of single slices"}
 """Tasks whose names alone do not tell what they are."""
@@ -27,13 +29,18 @@ SAID = {"covid": "COVID-19 or not", "slices_lesions": "lesions of single slices"
 class Score:
     """How good a network is at a task on its run's held-out cases.
 
-    :param mean: Dice, or the share of right answers.
+    :param interval: of the mean Dice, or of the share of right answers, over patients.
     :param commonest: the share that is right for whoever always gives the commonest answer; ``None`` of masks.
     """
 
     task: str
-    mean: float
+    interval: Interval
     commonest: float | None = None
+
+    @property
+    def mean(self) -> float:
+        """Dice, or the share of right answers."""
+        return self.interval.value
 
     @property
     def name(self) -> str:
@@ -63,36 +70,39 @@ def held_out_cases(held_out: list[Cases]) -> Iterator[Case]:
             yield source[index]
 
 
-def held_out_scores(learner: Learner, held_out: list[Cases]) -> dict[str, float]:
-    """Of each task the mean score of the weights as they are on the cases that their run validated on.
+def scores_of(learner: Learner, held_out: list[Cases]) -> list[Score]:
+    """Of each task, by name: of the weights as they are, on the cases that their run validated on.
 
     The log of the training tells the scores of other weights where the best were kept, or a classifier settled.
     """
-    batches = HeldOut(held_out)
-    scores: dict[str, list[float]] = {}
-    with torch.inference_mode(), autocast(torch.device("cpu")):
-        for number in range(len(batches)):
-            batch = batches[number]
-            for task, score in learner.scores(batch["scans"], batch["slices"]).items():
-                scores.setdefault(task, []).append(float(score))
-    return {task: sum(values) / len(values) for task, values in sorted(scores.items())}
+    scores: dict[str, list[tuple[float, str]]] = {}
+    commonest = {task: Counter[int]() for task in ("severity", "diagnosis", "covid")}
+    for case in held_out_cases(held_out):
+        batch = batch_of(case)
+        with torch.inference_mode(), autocast(torch.device("cpu")):
+            found = learner.scores(batch["scans"], batch["slices"])
+        for task, score in found.items():
+            scores.setdefault(task, []).append((float(score), patient_of(case.record)))
+        for task, truth in _classes_of(batch["scans"]).items():
+            commonest[task].update(truth)
+    return [
+        Score(task, bootstrap(*_columns(rows)), _share_of_commonest(commonest.get(task)))
+        for task, rows in sorted(scores.items())
+    ]
 
 
-def scores_of(learner: Learner, held_out: list[Cases]) -> list[Score]:
-    """Of each task, by name."""
-    means, commonest = held_out_scores(learner, held_out), commonest_shares(held_out)
-    return [Score(task, mean, commonest.get(task)) for task, mean in means.items()]
+def _columns(rows: list[tuple[float, str]]) -> tuple[list[float], list[str]]:
+    return [score for score, _ in rows], [patient for _, patient in rows]
 
 
-def commonest_shares(held_out: list[Cases]) -> dict[str, float]:
-    """By task with classes, how common the commonest is among the held-out scans that are labelled.
+def _classes_of(scans: Batch | None) -> dict[str, list[int]]:
+    """By task the true classes that are known."""
+    if scans is None:
+        return {}
+    told = {"severity": scans["severity"], "diagnosis": scans["diagnosis"], "covid": covid_of(scans)}
+    return {task: [one for one in truth.tolist() if one != UNKNOWN] for task, truth in told.items()}
 
-    A share of right answers says nothing without it.
-    """
-    batches, seen = HeldOut(held_out), {task: Counter[int]() for task in ("severity", "diagnosis", "covid")}
-    for number in range(len(batches)):
-        if (scans := batches[number]["scans"]) is not None:
-            told = {"severity": scans["severity"], "diagnosis": scans["diagnosis"], "covid": covid_of(scans)}
-            for task, truth in told.items():
-                seen[task].update(one for one in truth.tolist() if one != UNKNOWN)
-    return {task: max(count.values()) / count.total() for task, count in seen.items() if count}
+
+def _share_of_commonest(count: Counter[int] | None) -> float | None:
+    """How common the commonest class is: a share of right answers says nothing without it."""
+    return max(count.values()) / count.total() if count else None

@@ -61,7 +61,7 @@ def contents(run: Run) -> dict[str, Any]:
         "resources": resources,
         "scans_per_second": resources and _scans_per_second(experiment, resources),
         "data": data,
-        "trained_on": data and trained_on(data),
+        "trained_on": data and trained_on(data, experiment.engine),
         "parts": parts(run, data),
         "curves": _curves(losses, scores, resumed_at(run)),
         "losses": {task: (points[0][1], points[-1][1]) for task, points in losses.items()},
@@ -101,7 +101,7 @@ def resumed_at(run: Run) -> list[int]:
 def limits(experiment: Experiment) -> list[str]:
     """The sentences of the model card's section on limits; none when its card folder is gone."""
     try:
-        template = card_template(experiment)
+        template = card_template(experiment, "card.md.j2")
     except InputError:
         return []
     text = "".join(template.blocks["limits"](template.new_context({"experiment": experiment})))
