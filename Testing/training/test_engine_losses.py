@@ -301,16 +301,23 @@ def known_cases(count: int) -> list[Case]:
     return cases
 
 
-def test_deepsc_covid_tells_how_known_lesions_are_distributed() -> None:
-    told = deepsc().eval().calibration(known_cases(15)).settings
+@pytest.mark.parametrize(("bias", "share"), [(5.0, 1.0), (-5.0, 0.0)])
+def test_deepsc_covid_tells_how_the_lesions_that_it_finds_are_distributed(bias: float, share: float) -> None:
+    """Not the drawn ones, which no scan of a patient has: all of the lungs where it finds all, and none where none."""
+    learner = deepsc().eval()
+    head = learner.network.lesions.heads[0]
+    with torch.no_grad():
+        head.weight.zero_(), head.bias.fill_(bias)
+    cases = known_cases(15)
+    told = learner.calibration(cases).settings
     reference = read_reference(told["lesion_reference"])
     assert set(reference) == set(DIAGNOSES) and told["temperature"]["diagnosis"] > 0
     volume = reference["covid_19"]["volume_ml"]
-    smallest = 4 * 6 * 6 * 0.512  # millilitres of the lesion that all cases have
-    assert volume.cases == 5 and smallest <= volume.p5 < volume.p50 == pytest.approx(smallest * 1.5, rel=0.01)
+    lungs = int((cases[0].lobes > 0).sum()) * 0.512  # millilitres
+    assert volume.cases == 5 and volume.p5 == volume.p95 == pytest.approx(share * lungs, rel=0.01)
 
 
-def test_without_masks_nothing_is_told_of_lesions() -> None:
+def test_without_lobes_nothing_is_told_of_lesions() -> None:
     told = deepsc().eval().calibration([case({"diagnosis": "covid_19"})]).settings
     assert told == {"temperature": {"diagnosis": 1.0}}
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -29,7 +30,7 @@ from COVIDMultitaskLib.volume import Geometry
 from training.calibration import BundleCalibration
 from training.calibration.held_out import patient_of
 from training.data.dataset import Case, collate
-from training.data.record import LESION_OF_ANY_KIND, NOT_ANNOTATED
+from training.data.record import NOT_ANNOTATED
 from training.engines.boxes import hu_in, mask_in, scan_of
 from training.engines.heads import Row, calibrated_heads
 from training.engines.lungs import lung_areas
@@ -126,7 +127,10 @@ class DeepSCCovidLearner(Learner):
         return list(self.network.shared.stages[-1].parameters())
 
     def calibration(self, cases: Iterable[Case]) -> BundleCalibration:
-        """The temperature of the diagnosis, and how the statistics of known lesions are distributed."""
+        """The temperature of the diagnosis, and how the statistics of found lesions are distributed by disease.
+
+        Of found lesions, not of drawn ones: those of a new scan are found, too, and found ones are fewer and softer.
+        """
         rows: list[Row] = []
         measured: list[tuple[str, Findings]] = []
         for case in cases:
@@ -134,17 +138,20 @@ class DeepSCCovidLearner(Learner):
             if diagnosis is None or case.hu.shape[0] == 1:
                 continue
             with torch.inference_mode():
-                logits = self._look(self._boxes(collate([case]))).class_logits[0].float().numpy()
+                boxes = self._boxes(collate([case]))
+                found = self._look(boxes)
+                lesions = self._on_scan(found, boxes)[0]
+            logits = found.class_logits[0].float().numpy()
             rows.append((logits, labels.DIAGNOSES.index(diagnosis), patient_of(case.record)))
-            if (findings := self._measured(case)) is not None:
-                measured.append((diagnosis, findings))
-        found = calibrated_heads({"diagnosis": rows})
+            if case.lobes is not None:
+                measured.append((diagnosis, self._measured(case, lesions)))
+        calibrated = calibrated_heads({"diagnosis": rows})
         if any((reference := reference_of(measured)).values()):
-            found.settings["lesion_reference"] = {
+            calibrated.settings["lesion_reference"] = {
                 diagnosis: {key: asdict(one) for key, one in of_class.items()}
                 for diagnosis, of_class in reference.items()
             }
-        return found
+        return calibrated
 
     def inference(self) -> dict[str, Any]:
         """Arguments of the network, its box, and the threshold of the lesions."""
@@ -179,13 +186,17 @@ class DeepSCCovidLearner(Learner):
             maps.append(torch.from_numpy(labels_on_scan([scores], grid, boxes.scan)[0]))
         return torch.stack(maps).long().to(boxes.hu.device)
 
-    def _measured(self, case: Case) -> Findings | None:
-        """What is measured of a case's true masks; ``None`` where they do not tell everything."""
-        if case.lobes is None or case.lesions is None or bool((case.lesions >= LESION_OF_ANY_KIND).any()):
-            return None
-        identity = EngineIdentity("masks", "", "", "", "", "")
-        truth = Prediction(identity, lobes=case.lobes.numpy(), lesions=case.lesions.numpy())
-        return measure(scan_of({"hu": case.hu[None]}, 0, self.spacing_mm), truth)
+    def _measured(self, case: Case, lesions: torch.Tensor) -> Findings:
+        """What is measured of the lesions found in a case whose lobes are known; none lies outside them.
+
+        :param lesions: (z, y, x) on the case's grid.
+        """
+        assert case.lobes is not None
+        lobes, identity = case.lobes.numpy(), EngineIdentity("masks", "", "", "", "", "")
+        inside = np.where(lobes > 0, lesions.cpu().numpy(), 0).astype(np.uint8)
+        return measure(
+            scan_of({"hu": case.hu[None]}, 0, self.spacing_mm), Prediction(identity, lobes=lobes, lesions=inside)
+        )
 
 
 def _deep_lesion_term(logits: Sequence[torch.Tensor], lesions: torch.Tensor | None) -> Term:
