@@ -60,8 +60,9 @@ class _Slices:
 
 @dataclass(frozen=True)
 class _Bag:
-    """The patches of a scan: their first voxels (n, 3), what each adds to the log-odds of "severe", and where.
+    """The patches of a scan: their first voxels (n, 3), what each contributes to the log-odds of "severe", and where.
 
+    A contribution is what a patch has of the pooled entries times their slope: to the first order what it adds.
     ``relevance`` (n, 1, side, side) is positive where a patch speaks for "severe".
     """
 
@@ -118,10 +119,9 @@ class M2UNetEngine(NetworkEngine["M2UNet", "_Settings"]):
             scores = certain_off_border(scores_of_cleaned(logits, lobes), lobes)
         with progress.stage("restore"):
             (on_scan,) = labels_on_scan([scores], scan.grid, volume.geometry, progress, border_by_density(volume))
-            evidence = {
-                "patches": _contributions(bag, scan.grid, self.settings.patch),
-                "severity": _evidence_map(bag, lobes, scan.grid, volume.geometry, on_scan),
-            }
+            evidence = {"patches": _contributions(bag, scan.grid, self.settings.patch)}
+            if (support := _support_for_severe(bag, lobes, scan.grid)).any():
+                evidence["severity"] = _on_scan(support, scan.grid, volume.geometry, on_scan)
         severity = probabilities(bag.logits, labels.SEVERITIES, self.settings.temperature)
         return Prediction(self.identity, lobes=on_scan, severity=severity, evidence=evidence)
 
@@ -213,11 +213,11 @@ def _contributions(bag: _Bag, grid: Geometry, side: int) -> np.ndarray:
     return np.c_[points[:, :3], bag.contributions]
 
 
-def _evidence_map(bag: _Bag, lobes: np.ndarray, grid: Geometry, scan: Geometry, on_scan: np.ndarray) -> np.ndarray:
-    """Where the patches speak for "severe", 0..1 of the strongest place, float16 on the scan's grid, in its lungs.
+def _support_for_severe(bag: _Bag, lobes: np.ndarray, grid: Geometry) -> np.ndarray:
+    """How much the patches speak for "severe" in each voxel of the lungs, float32; 0 everywhere where none does.
 
-    What a patch adds is spread over it as its relevance is; overlapping patches are averaged, slices without patches
-    look like the nearest one with patches.
+    What a patch contributes is spread over it as its relevance is; overlapping patches are averaged, slices without
+    patches look like the nearest one with patches.
     """
     total, count = np.zeros(grid.shape, np.float32), np.zeros(grid.shape, np.float32)
     side = bag.relevance.shape[-1]
@@ -230,7 +230,14 @@ def _evidence_map(bag: _Bag, lobes: np.ndarray, grid: Geometry, scan: Geometry, 
     nearest = used[np.abs(np.arange(grid.shape[0])[:, None] - used).argmin(1)]
     mean = (total / np.maximum(count, 1))[nearest]
     mean[lobes == 0] = 0
-    strongest = Volume(mean / max(float(mean.max()), 1e-12), grid)
-    values = resample(strongest, scan, outside=0.0).astype(np.float16)
-    values[on_scan == 0] = 0
+    return mean
+
+
+def _on_scan(support: np.ndarray, grid: Geometry, scan: Geometry, lobes: np.ndarray) -> np.ndarray:
+    """Support as shares of the strongest place, 0..1, float16 on the scan's grid, in its lungs.
+
+    :param lobes: on the scan's grid.
+    """
+    values = resample(Volume(support / support.max(), grid), scan, outside=0.0).astype(np.float16)
+    values[lobes == 0] = 0
     return values

@@ -40,7 +40,8 @@ class Found(NamedTuple):
 
     :param severity_logits: (b, 2), of ``labels.SEVERITIES``.
     :param lobe_logits: (b, n, 6, y, x), background first.
-    :param instance_scores: (b, n), what each patch adds to the log-odds of "severe"; 0 for padding.
+    :param instance_scores: (b, n), what each patch contributes to the log-odds of "severe": what it has of the pooled
+        entries times their slope, to the first order what it adds; 0 for padding.
     """
 
     severity_logits: torch.Tensor
@@ -49,7 +50,7 @@ class Found(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """Severity of bags: logits (b, 2), and what each instance adds to the log-odds of "severe" (b, n)."""
+    """Severity of bags: logits (b, 2), and what each instance contributes to the log-odds of "severe" (b, n)."""
 
     logits: torch.Tensor
     instance_scores: torch.Tensor

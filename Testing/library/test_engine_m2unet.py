@@ -121,6 +121,24 @@ def test_evidence_lies_on_the_lesion_and_in_the_lungs(prediction: Prediction) ->
     assert np.median(away[strong]) < LESION.radius_mm and (away[strong] < 2 * LESION.radius_mm).mean() > 0.9
 
 
+class OneWhoSeesHealth(OneWhoKnows):
+    """Everything that it sees speaks against severe disease."""
+
+    def read(self, embeddings: torch.Tensor) -> Reading:
+        scores = -1.0 - embeddings[..., 0]
+        severe = scores.sum(1, keepdim=True)
+        return Reading(torch.cat([-severe, severe], 1), scores)
+
+
+def test_where_no_patch_speaks_for_severe_disease_there_is_no_map_of_it(bundle: Path) -> None:
+    """An empty map would look like one that failed; the patches say that they speak against it."""
+    engine = M2UNetEngine(open_bundle(bundle), "cpu")
+    engine._network = OneWhoSeesHealth()  # type: ignore[assignment]
+    found = engine.predict(SCAN, Progress())
+    assert set(found.evidence) == {"patches"} and (found.evidence["patches"][:, 3] < 0).all()
+    assert found.severity["severe"] < 0.5
+
+
 @pytest.mark.parametrize("storage", [STORAGES[n] for n in (7, 21, 40)])
 def test_how_the_scan_is_stored_makes_no_difference(engine, prediction, storage) -> None:
     other = Volume(stored(SCAN.array, storage), stored_geometry(SCAN.geometry, storage))
