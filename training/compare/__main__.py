@@ -1,4 +1,4 @@
-"""Compare engines and ways to train them: ``python -m training.compare training/configs/compare_weightings.yaml``.
+"""Compare all engines and their ablations: ``python -m training.compare``; or what a file says, given as an argument.
 
 Each arm is trained with each seed on the same data and budget, in a run folder of its own, and asked about the same
 held-out scans. Killed and started again, it goes on where it was. Written to the output folder: ``report.md`` with
@@ -16,6 +16,8 @@ from pathlib import Path
 
 from COVIDMultitaskLib.errors import Cancelled, CovidMultitaskError, InputError, explain
 from training.configuration import DATA_VARIABLE
+
+ENGINES = Path(__file__).parents[1] / "configs" / "compare_engines.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +60,8 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _command(options: argparse.Namespace) -> str:
     """What reproduces the report, wherever its folders are."""
-    words = ["python", "-m", "training.compare", str(options.comparison)]
+    words = ["python", "-m", "training.compare"]
+    words += [str(options.comparison)] if options.comparison != ENGINES else []
     words += ["--smoke"] if options.smoke else []
     words += [word for change in options.set for word in ("--set", change)]
     return shlex.join(words)
@@ -66,7 +69,9 @@ def _command(options: argparse.Namespace) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training.compare", description=__doc__)
-    parser.add_argument("comparison", type=Path, help="such as training/configs/compare_engines.yaml")
+    parser.add_argument(
+        "comparison", nargs="?", type=Path, default=ENGINES, help="what to compare (default: all engines)"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change an entry of it")
     parser.add_argument("--smoke", action="store_true", help="its small version, to try the way in minutes")
     parser.add_argument(
