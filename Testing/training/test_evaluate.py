@@ -18,6 +18,7 @@ from PIL import Image
 from COVIDMultitaskLib.engines.contract import EngineIdentity, Prediction
 from COVIDMultitaskLib.errors import NotChestCTError
 from COVIDMultitaskLib.phantom import Phantom, make_phantom
+from COVIDMultitaskLib.progress import Progress
 from COVIDMultitaskLib.volume import Volume
 from COVIDMultitaskLib.writing import write_volume
 from Testing.library.tiny_bundle import random_network, write_tiny_bundle
@@ -451,7 +452,28 @@ def test_synthetic_cases(constant_bundle: Path, run: Run, tmp_path: Path) -> Non
     assert means["lobes"]["value"] == 1.0 and (means["lobes"]["cases"], means["lobes_heavy"]["cases"]) == (3, 2)
     severity = written["tasks"]["severity"]["measures"]
     assert severity["roc_auc"]["value"] == 0.5 and severity["expected_calibration_error"]["cases"] == 3
-    assert "Severe or not, simulated: 3 scans of 2 patients" in shown
+    assert "All scans are simulated" in shown and "Severe or not: 3 scans of 2 patients" in shown
+
+
+def test_synthetic_cases_by_an_engine_without_lobes_and_one_that_refuses(engine, run: Run, tmp_path: Path) -> None:
+    """What it gives is measured; what it refuses is told, and the other scans are measured."""
+    lobes = np.full((8, 8, 8), 5, np.uint8)
+    truth = {"hu": np.full(lobes.shape, -800, np.int16), "lobes": lobes, "lesions": (lobes > 0).astype(np.uint8)}
+    np.savez(tmp_path / "0.npz", **truth, labels=np.array([0, 2]))
+    np.savez(tmp_path / "1.npz", **{**truth, "hu": truth["hu"] - 100}, labels=np.array([0, 0]))
+
+    def predict(volume: Volume, progress: Progress) -> Prediction:
+        if volume.array.mean() < -850:
+            raise NotChestCTError("No lungs were found.")
+        assert volume.geometry.spacing_mm == (1.5, 1.5, 1.5)
+        return Prediction(IDENTITY, lesions=truth["lesions"], lungs=np.ones_like(lobes), covid=0.8)
+
+    engine("cases", predict=predict, answers=frozenset({"lesions", "diagnosis"}))
+    code, shown, _ = run("cases", "--cases", tmp_path, "--spacing", "1.5", "--json", tmp_path / "o.json")
+    written = json.loads((tmp_path / "o.json").read_text())
+    assert code == 2 and "No lungs were found." in shown and list(written["failures"]) == ["synthetic/1"]
+    assert set(written["means"]) == {"infection"} and written["means"]["infection"]["dice"]["value"] == 1.0
+    assert written["tasks"]["covid"]["measures"]["sensitivity"]["value"] == 1.0
 
 
 def test_no_synthetic_cases(constant_bundle: Path, run: Run, tmp_path: Path) -> None:

@@ -49,9 +49,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--split", type=Path, metavar="FILE", help="split file: measure one part of it")
             command.add_argument("--part", default="test", help="of the split (default: test)")
         command.add_argument("--bundle", type=Path, help="folder of the weights; else those shipped")
-        if module is not cases:
-            command.add_argument("--engine", metavar="NAME", help="engine, with its shipped weights")
-            command.add_argument("--device", default="auto", help="auto, cpu or cuda")
+        command.add_argument("--engine", metavar="NAME", help="engine, with its shipped weights")
+        command.add_argument("--device", default="auto", help="auto, cpu or cuda")
     return parser
 
 

@@ -8,15 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from COVIDMultitaskLib import __version__
 from COVIDMultitaskLib.engines.contract import Engine
 from COVIDMultitaskLib.errors import InputError
-from COVIDMultitaskLib.pipeline import analyze
+from COVIDMultitaskLib.pipeline import Analysis, analyze
 from COVIDMultitaskLib.progress import Progress
 from COVIDMultitaskLib.reading import check_chest_ct
 from COVIDMultitaskLib.writing import write_json
 from training.data.cache import PreparedCache
-from training.data.loading import Sample, load
+from training.data.loading import load
 from training.data.record import Record
 
 
@@ -102,32 +104,35 @@ class KeptAnswers:
         if sample.image is None:
             raise InputError(f"{record.id} has masks but no image; give its image or leave it out.")
         check_chest_ct(sample.image)
-        analysis = analyze(sample.image, self.engine, Progress())
-        findings, unlikeness = analysis.findings, analysis.prediction.unlikeness
-        found = Found(
-            severity=_mapping(findings.severity),
-            diagnosis=_mapping(findings.diagnosis),
-            covid=findings.diagnosis["covid_19"] if findings.diagnosis else analysis.prediction.covid,
-            ct_grade=findings.ct_grade,
-            ct_severity_score=findings.ct_severity_score,
-            affected_percent=None if findings.total is None else findings.total.lesion_percent,
-            worst_lung_percent=findings.worst_lung_percent,
-            unlikeness=None if unlikeness is None else unlikeness.score,
-            unlikeness_threshold=None if unlikeness is None else unlikeness.threshold,
-        )
-        return found, _affected_percent(sample)
+        found = found_in(analyze(sample.image, self.engine, Progress()))
+        return found, affected_percent(sample.lesions, sample.lobes if sample.lobes is not None else sample.lungs)
 
     def _key(self, record: Record) -> str:
         decisive = [self._files.key(record), asdict(self.engine.identity), self._digests, __version__]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _affected_percent(sample: Sample) -> float | None:
-    """Of the reference masks; ``None`` where lesions or lungs were not drawn, or no lung is there."""
-    lungs = sample.lobes if sample.lobes is not None else sample.lungs
-    if sample.lesions is None or lungs is None or not lungs.any():
+def found_in(analysis: Analysis) -> Found:
+    """What an analysis tells."""
+    findings, unlikeness = analysis.findings, analysis.prediction.unlikeness
+    return Found(
+        severity=_mapping(findings.severity),
+        diagnosis=_mapping(findings.diagnosis),
+        covid=findings.diagnosis["covid_19"] if findings.diagnosis else analysis.prediction.covid,
+        ct_grade=findings.ct_grade,
+        ct_severity_score=findings.ct_severity_score,
+        affected_percent=None if findings.total is None else findings.total.lesion_percent,
+        worst_lung_percent=findings.worst_lung_percent,
+        unlikeness=None if unlikeness is None else unlikeness.score,
+        unlikeness_threshold=None if unlikeness is None else unlikeness.threshold,
+    )
+
+
+def affected_percent(lesions: np.ndarray | None, lungs: np.ndarray | None) -> float | None:
+    """Of reference masks; ``None`` where lesions or lungs were not drawn, or no lung is there."""
+    if lesions is None or lungs is None or not lungs.any():
         return None
-    return float(100 * (sample.lesions[lungs > 0] > 0).mean())
+    return float(100 * (lesions[lungs > 0] > 0).mean())
 
 
 def _mapping(values: Mapping[str, float] | None) -> dict[str, float] | None:
