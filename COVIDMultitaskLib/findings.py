@@ -14,13 +14,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from COVIDMultitaskLib import __version__
-from COVIDMultitaskLib.engines.contract import EngineIdentity
+from COVIDMultitaskLib.engines.contract import EngineIdentity, Unlikeness
 from COVIDMultitaskLib.errors import InputError
 from COVIDMultitaskLib.reference_ranges import ReferenceRange
 
 SCHEMA_VERSION = "1.0"
 
 RESEARCH_USE = "Research use only; not a medical device."
+
+NOT_ASSESSED = "not assessed by this engine"
+"""How a missing answer is shown, in the terminal and in the panel."""
+
+COVID_ALONE = "This engine does not tell other diagnoses apart."
+"""What stands beside ``Findings.covid_probability`` wherever it is shown."""
+
+UNLIKENESS = "How unlike the training data: {score:.1f} (a warning comes above {threshold:.1f})."
+"""How ``Findings.unlikeness`` is shown where it is no reason to warn."""
 
 
 @dataclass(frozen=True)
@@ -229,6 +238,8 @@ class Findings:
         when the engine's weights bring no such cases.
     :param covid_probability: probability of COVID-19 against everything else, from an engine that does not tell other
         diagnoses apart; None when not assessed.
+    :param unlikeness: how unlike the training data the input is, by the engine's own measure; None, and not written,
+        when it has none.
     :param sources: which weights gave "lungs", "lobes" or "lesions" where those of ``engine`` did not; None: they all.
     :param picture: what is told of a picture; None, and not written, for a scan.
     :param affected_estimate: by the keys of the regions, as far as they are there; None, and not written, when the
@@ -254,9 +265,19 @@ class Findings:
     created_by: CreatedBy = field(default_factory=CreatedBy)
     created: str | None = None
     covid_probability: float | None = None
+    unlikeness: Unlikeness | None = None
     sources: Mapping[str, EngineIdentity] | None = None
     affected_estimate: Mapping[str, AffectedEstimate] | None = None
     schema_version: str = SCHEMA_VERSION
+
+    @property
+    def remarks(self) -> tuple[QualityFlag, ...]:
+        """``quality``, and how unlike the training data the input is, where that is no reason to warn."""
+        found = self.unlikeness
+        if found is None or found.score > found.threshold:
+            return self.quality
+        told = UNLIKENESS.format(score=found.score, threshold=found.threshold)
+        return (*self.quality, QualityFlag("unlikeness", "info", told))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists, numbers and strings, as written to ``findings.json``."""
@@ -301,10 +322,11 @@ _WRITING_ORDER = (
     "lesions",
     "differential",
     "picture",
+    "unlikeness",
     "quality",
     "notice",
 )
-_OPTIONAL = ("created", "sources", "affected_estimate", "covid_probability", "differential", "picture")
+_OPTIONAL = ("created", "sources", "affected_estimate", "covid_probability", "differential", "picture", "unlikeness")
 """Left out when None: files of before there were such entries have none."""
 
 
@@ -334,6 +356,7 @@ def _findings(data: Mapping[str, Any]) -> Findings:
     values["lesions"] = None if data["lesions"] is None else _lesions(data["lesions"])
     values["differential"] = _each(_statistic, data.get("differential"))
     values["picture"] = None if data.get("picture") is None else PictureFindings(**data["picture"])
+    values["unlikeness"] = None if data.get("unlikeness") is None else Unlikeness(**data["unlikeness"])
     values["quality"] = _each(QualityFlag, data["quality"])
     return Findings(**values)
 

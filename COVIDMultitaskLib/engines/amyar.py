@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 SLICES_AT_ONCE = 4
 TOP_SHARE = 0.1
 """Share of a scan's slices, the most suspicious ones, whose mean probability is the scan's."""
+SLICE_PROBABILITIES = "slice_probabilities"
+"""Name of the evidence: each slice's probability of COVID-19, which is no contribution that adds up."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class AmyarEngine(NetworkEngine["AmyarNetwork", "_Settings"]):
             lesions=lesions,
             covid=scan_probability(found.covid),
             unlikeness=self._unlikeness(found.error),
-            evidence={"slices": slice_contributions(found.covid, box)},
+            evidence={SLICE_PROBABILITIES: slice_contributions(found.covid, box)},
             lungs=lungs,
             sources={"lungs": self._support.identity},
         )

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from COVIDMultitaskLib.engines.contract import AffectedShare, EngineIdentity, Prediction
+from COVIDMultitaskLib.engines.contract import AffectedShare, EngineIdentity, Prediction, Unlikeness
 from COVIDMultitaskLib.findings import (
     RESEARCH_USE,
     AffectedEstimate,
@@ -90,6 +90,7 @@ def _findings(
         severity=_probabilities(prediction.severity, SEVERITIES),
         diagnosis=_probabilities(prediction.diagnosis, DIAGNOSES),
         covid_probability=None if prediction.covid is None else round(float(prediction.covid), 6),
+        unlikeness=_rounded_score(prediction.unlikeness),
         sources=dict(prediction.sources) or None,
         affected_estimate=_estimates(prediction.affected),
         notice=notice(prediction.identity, prediction.sources),
@@ -225,6 +226,10 @@ def notice(identity: EngineIdentity, sources: Mapping[str, EngineIdentity] = Map
 def _rounded(spacing_mm: tuple[float, float, float]) -> tuple[float, float, float]:
     z, y, x = (round(s, 6) for s in spacing_mm)
     return z, y, x
+
+
+def _rounded_score(found: Unlikeness | None) -> Unlikeness | None:
+    return None if found is None else Unlikeness(round(found.score, 4), found.threshold)
 
 
 def _probabilities(answer: Mapping[str, float] | None, keys: tuple[str, ...]) -> dict[str, float] | None:

@@ -28,19 +28,20 @@ def measure_picture(
 
 
 def picture_flags(unlikeness: Unlikeness | None, with_lungs: bool) -> list[QualityFlag]:
-    """What a reader of a picture's findings should know."""
+    """What a reader of a picture's findings should know, warnings first."""
     flags = [
         QualityFlag(
             "picture",
             "warning",
             "A picture has no Hounsfield units and no pixel size; volumes, densities and classes of lesions are "
             "not given.",
-        )
+        ),
+        *unlike(unlikeness, "picture"),
     ]
     if not with_lungs:
         message = "Where the lungs end is not known on a picture; percentages are of the picture, not of the lungs."
         flags.append(QualityFlag("lungs_unknown", "info", message))
-    return [*flags, *unlike(unlikeness)]
+    return flags
 
 
 def _count(lesion: np.ndarray) -> int:

@@ -96,12 +96,15 @@ def _unknown_acquisition(provenance: Provenance) -> Iterator[QualityFlag]:
         yield _info("contrast_unknown", "Whether contrast medium was given is unknown; it raises the mean HU.")
 
 
-def unlike(unlikeness: Unlikeness | None) -> Iterator[QualityFlag]:
-    """A warning when the input is less like the training data than the engine's limit allows."""
+def unlike(unlikeness: Unlikeness | None, what: str = "scan") -> Iterator[QualityFlag]:
+    """A warning when the input is less like the training data than the engine's limit allows.
+
+    :param what: the input, as a user calls it.
+    """
     if unlikeness is not None and unlikeness.score > unlikeness.threshold:
         yield _warning(
             "unlike_training_data",
-            f"The scan is unlike the training data ({unlikeness.score:.2g}, limit {unlikeness.threshold:.2g}); "
+            f"The {what} is unlike the training data ({unlikeness.score:.1f}, limit {unlikeness.threshold:.1f}); "
             "check every answer by eye.",
         )
 

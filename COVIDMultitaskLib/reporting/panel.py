@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from COVIDMultitaskLib.findings import (
+    COVID_ALONE,
     Findings,
     LesionComponent,
     LesionFindings,
@@ -14,8 +15,6 @@ from COVIDMultitaskLib.findings import (
 )
 from COVIDMultitaskLib.labels import CONSOLIDATION, DIAGNOSES, DIAGNOSIS_NAMES, GROUND_GLASS, LESIONS, LOBES
 from COVIDMultitaskLib.reporting.canvas import ACCENT, FAINT, INK, PANEL, QUIET, TRACK, WARNING, Canvas, css
-
-NOT_ASSESSED = "not assessed"
 
 _COLORS = {label.value: css(label.color) for label in LESIONS}
 _ROW = 30
@@ -33,7 +32,7 @@ def draw_panel(canvas: Canvas, findings: Findings, left: float, top: float, widt
     y = _diagnosis(canvas, findings, left, y, width)
     y = _lesions(canvas, findings.lesions, left, y, width)
     floor = _notice(canvas, findings.notice, left, width, bottom)
-    _quality(canvas, findings.quality, left, y, width, floor)
+    _quality(canvas, findings.remarks, left, y, width, floor)
 
 
 def draw_picture_panel(
@@ -44,7 +43,7 @@ def draw_picture_panel(
     y = _diagnosis(canvas, findings, left, y, width)
     y = _picture_lesions(canvas, findings.picture, left, y)
     floor = _notice(canvas, findings.notice, left, width, bottom)
-    _quality(canvas, findings.quality, left, y, width, floor)
+    _quality(canvas, findings.remarks, left, y, width, floor)
 
 
 def percent(value: float | None) -> str:
@@ -163,7 +162,7 @@ def _diagnosis(canvas: Canvas, findings: Findings, left: float, y: float, width:
     y = _title(canvas, left, y, "Diagnosis")
     if findings.covid_probability is not None:
         y = _probability(canvas, DIAGNOSIS_NAMES["covid_19"], findings.covid_probability, left, y, width)
-        return _missing(canvas, left, y, "This engine does not tell other diagnoses apart.")
+        return _missing(canvas, left, y, COVID_ALONE)
     if findings.diagnosis is None:
         return _missing(canvas, left, y, "Not assessed by this engine.")
     for key in reversed(DIAGNOSES):

@@ -219,7 +219,7 @@ def test_a_terminal_of_80_columns_shows_every_figure_of_the_case() -> None:
     found = dataclasses.replace(FOUND, differential=compare(FOUND, reference))
     console = Console(width=80, file=io.StringIO(), force_terminal=False)
     print_findings(found, console)
-    table = console.file.getvalue().split("Lesions beside those of known cases")[1]
+    table = console.file.getvalue().split("Lesions beside those of held-out simulated scans")[1]
     assert "…" not in table and f"{FOUND.total.lesion_volume_ml:.1f}" in table
 
 

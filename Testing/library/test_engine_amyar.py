@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from COVIDMultitaskLib import labels
 from COVIDMultitaskLib.bundles import open_bundle
 from COVIDMultitaskLib.engines.amyar import TOP_SHARE, AmyarEngine, lung_box, scan_probability
-from COVIDMultitaskLib.engines.contract import Prediction
+from COVIDMultitaskLib.engines.contract import Prediction, Unlikeness
 from COVIDMultitaskLib.engines.registry import make_engine
 from COVIDMultitaskLib.engines.support import FilledEngine, Support
 from COVIDMultitaskLib.errors import BundleError, InputError
@@ -24,6 +27,7 @@ from COVIDMultitaskLib.measuring import measure
 from COVIDMultitaskLib.pipeline import analyze_to_folder, read_scan
 from COVIDMultitaskLib.progress import Progress
 from COVIDMultitaskLib.reading.picture import read_picture
+from COVIDMultitaskLib.reporting import print_findings
 from COVIDMultitaskLib.volume import Geometry, IntensityKind, Volume
 from Testing.library.lung_scenes import IDENTITY, STORAGES, draw, grid, stored, stored_geometry
 from Testing.library.test_engine_deepsc_covid import OracleOfLungs
@@ -75,7 +79,8 @@ def test_a_scan_slice_by_slice(prediction: Prediction) -> None:
 
 def test_each_slice_has_its_probability_where_it_lies(prediction: Prediction) -> None:
     """Twelve millimetres apart over 220 mm of lungs and a margin of ten at both ends."""
-    rows = prediction.evidence["slices"]
+    assert list(prediction.evidence) == ["slice_probabilities"], "no contributions, which would add up"
+    rows = prediction.evidence["slice_probabilities"]
     assert len(rows) == 20
     assert np.diff(rows[:, 2]) == pytest.approx(12.0, abs=0.5)
     middle = (rows[0, 2] + rows[-1, 2]) / 2
@@ -96,7 +101,9 @@ def test_how_the_scan_is_stored_makes_no_difference(engine, prediction, storage)
     got = engine.predict(other, Progress())
     assert np.mean(got.lesions != stored(prediction.lesions, storage)) < 2e-3
     assert got.covid == pytest.approx(prediction.covid, abs=1e-3)
-    np.testing.assert_allclose(got.evidence["slices"], prediction.evidence["slices"], atol=0.01)
+    np.testing.assert_allclose(
+        got.evidence["slice_probabilities"], prediction.evidence["slice_probabilities"], atol=0.01
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,7 +113,7 @@ def test_any_grid_comes_back(engine: AmyarEngine, geometry: Geometry) -> None:
     scan, lobes, _ = draw(geometry)
     found = engine.predict(scan, Progress())
     assert found.lesions.shape == geometry.shape and found.lesions.any() and not found.lesions[lobes == 0].any()
-    steps = np.diff(found.evidence["slices"][:, 2])
+    steps = np.diff(found.evidence["slice_probabilities"][:, 2])
     assert steps == pytest.approx(max(12.0, geometry.spacing_mm[0]), rel=0.06)
 
 
@@ -136,7 +143,9 @@ def test_a_bundle_may_ask_for_smaller_slices(bundle: Path, prediction: Predictio
     assert _raw(small).shape[1:] == (side, side)
     found = small.predict(SCAN, Progress())
     assert found.lesions.shape == SCAN.array.shape and found.lesions.any() and not found.lesions[LOBES == 0].any()
-    np.testing.assert_allclose(found.evidence["slices"][:, :3], prediction.evidence["slices"][:, :3], atol=3.0)
+    np.testing.assert_allclose(
+        found.evidence["slice_probabilities"][:, :3], prediction.evidence["slice_probabilities"][:, :3], atol=3.0
+    )
 
 
 def test_slices_that_cannot_be_halved_so_often_are_refused(bundle: Path) -> None:
@@ -162,8 +171,32 @@ def test_a_picture_gives_only_what_it_allows(engine: AmyarEngine, picture: Path)
     assert all(getattr(found, name) is None for name in nothing)
     assert found.picture.lesion_percent_of_picture == pytest.approx(100 * (prediction.lesions > 0).mean(), abs=1e-3)
     assert found.picture.lesion_percent_of_lungs is None
-    assert [flag.flag for flag in found.quality][:2] == ["picture", "lungs_unknown"]
+    assert {"picture", "lungs_unknown"} <= {flag.flag for flag in found.quality}
+    assert found.unlikeness.score == pytest.approx(prediction.unlikeness.score, abs=1e-4)
     assert Findings.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+def test_a_picture_unlike_the_training_data_is_called_a_picture(engine: AmyarEngine, picture: Path) -> None:
+    volume = read_picture(picture)
+    prediction = engine.predict(volume, Progress())
+    found = measure(volume, dataclasses.replace(prediction, unlikeness=Unlikeness(9.0, 3.0)))
+    assert [flag.flag for flag in found.quality] == ["picture", "unlike_training_data", "lungs_unknown"]
+    assert found.quality[1].message.startswith("The picture is unlike the training data (9.0, limit 3.0);")
+    quiet = measure(volume, dataclasses.replace(prediction, unlikeness=Unlikeness(0.5, 3.0)))
+    assert [flag.flag for flag in quiet.quality] == ["picture", "lungs_unknown"]
+    assert quiet.remarks[-1].message == "How unlike the training data: 0.5 (a warning comes above 3.0)."
+
+
+def test_what_a_picture_does_not_tell_is_said(engine: AmyarEngine, picture: Path) -> None:
+    volume = read_picture(picture)
+    prediction = engine.predict(volume, Progress())
+    console = Console(width=100, file=io.StringIO(), force_terminal=False)
+    for lesions in (prediction.lesions, None):
+        print_findings(measure(volume, dataclasses.replace(prediction, lesions=lesions)), console)
+    words = re.sub(r" +", " ", console.file.getvalue())
+    assert "Affected share of the lungs not assessed by this engine" in words
+    assert "Lesions not assessed by this engine" in words and words.count("Pieces of lesion") == 1
+    assert "–" not in words
 
 
 def test_where_the_lungs_are_known_their_share_is_told(engine: AmyarEngine, picture: Path) -> None:

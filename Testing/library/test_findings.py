@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from COVIDMultitaskLib.engines.contract import AffectedShare, EngineIdentity
+from COVIDMultitaskLib.engines.contract import AffectedShare, EngineIdentity, Unlikeness
 from COVIDMultitaskLib.errors import InputError
 from COVIDMultitaskLib.findings import (
     AffectedEstimate,
@@ -162,6 +162,7 @@ any_findings = st.builds(
     differential=maybe(st.lists(statistics, max_size=2).map(tuple)),
     created=maybe(st.just("2024-05-01T12:00:00+00:00")),
     covid_probability=maybe(st.floats(0, 1)),
+    unlikeness=maybe(st.builds(Unlikeness, figure, figure)),
     sources=maybe(st.dictionaries(st.sampled_from(["lungs", "lobes", "lesions"]), identities, min_size=1)),
     affected_estimate=maybe(
         st.dictionaries(
@@ -229,6 +230,15 @@ def test_affected_shares_by_probability_are_written_in_per_cent(validator) -> No
     assert total == {"expected_percent": 12.5, "low_percent": 10.0, "high_percent": 20.0}
     assert set(found["affected_estimate"]) == {"total", "left"}
     assert "affected_estimate" not in measured().to_dict()
+
+
+def test_how_unlike_the_training_data_a_scan_is_is_kept_also_without_a_warning(validator) -> None:
+    volume, lobes, lesions = SCENE
+    found = measure(volume, answer(lobes, lesions, unlikeness=Unlikeness(-0.25, 3.0))).to_dict()
+    validator.validate(json.loads(json.dumps(found)))
+    assert found["unlikeness"] == {"score": -0.25, "threshold": 3.0}
+    assert "unlike_training_data" not in [flag["flag"] for flag in found["quality"]]
+    assert "unlikeness" not in measured().to_dict()
 
 
 # -- what must be refused
@@ -331,6 +341,7 @@ def test_schema_and_records_have_the_same_names(schema) -> None:
         (ReferenceRange, schema["$defs"]["reference_range"]),
         (PictureFindings, schema["$defs"]["picture"]),
         (AffectedEstimate, schema["$defs"]["affected_estimate"]),
+        (Unlikeness, schema["$defs"]["unlikeness"]),
     ]
     for kind, declared in pairs:
         assert {field.name for field in dataclasses.fields(kind)} == set(declared["properties"]), kind.__name__

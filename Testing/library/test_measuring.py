@@ -455,6 +455,7 @@ def test_a_scan_unlike_the_training_data_is_flagged() -> None:
     volume, lobes, lesions = SCENE
     found = measure(volume, answer(lobes, lesions, unlikeness=Unlikeness(2.5, 2.0)))
     assert flags(found)["unlike_training_data"] == "warning"
+    assert any(flag.message.startswith("The scan is unlike the training data (2.5, ") for flag in found.quality)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from COVIDMultitaskLib.engines.contract import Unlikeness
 from COVIDMultitaskLib.findings import QualityFlag
 from COVIDMultitaskLib.labels import LESIONS, LOBES
 from COVIDMultitaskLib.measuring import measure
@@ -221,11 +223,7 @@ def test_what_two_engines_were_trained_on_is_shown_whole(monkeypatch) -> None:
     source = "420 simulated scans (real lobe shapes and one thorax); 50 real records of a set; 2107 of another" * 2
     one, other = (replace(prediction.identity, trained_on=f"{name}: {source}") for name in ("A", "B"))
     findings = measure(volume, replace(prediction, identity=one, sources={"lobes": other}))
-    shown: list[str] = []
-    draw = Canvas.text
-    monkeypatch.setattr(Canvas, "text", lambda self, x, y, words, *more, **options: (
-        shown.append(words), draw(self, x, y, words, *more, **options))[1])  # fmt: skip
-    draw_overview(volume, prediction, findings)
+    shown = drawn_words(monkeypatch, volume, prediction, findings)
     assert findings.notice.count(source) == 2 and findings.notice in " ".join(shown)
 
 
@@ -259,10 +257,83 @@ def test_truth_stands_beside_what_was_found() -> None:
     assert "(true)" in printed(missed, truth) and "(true)" not in printed(missed)
 
 
+def rows(words: str) -> dict[str, str]:
+    """What the table of the whole scan says, by name."""
+    cells = [re.split(r"\s{2,}", line.strip()) for line in words.split("Whole scan")[1].splitlines()]
+    return {cell[0]: cell[1] for cell in cells if len(cell) == 2}
+
+
 def test_missing_answers_are_said_to_be_missing() -> None:
     volume = SCENE[0]
     words = printed(measure(volume, answer(None, None, severity=None, diagnosis=None)))
-    assert words.count("not assessed by this engine") >= 5
+    assert rows(words) == {"Finding": "Value"} | dict.fromkeys(
+        ("Severe", "Diagnosis", "Lobes", "Lesions, extent, CT scores"), "not assessed by this engine"
+    )
+    assert "Lobes and lungs" not in words, "there is nothing to put into that table"
+
+
+def test_missing_lesions_are_one_line_and_no_columns_of_dashes() -> None:
+    volume, lobes, _ = SCENE
+    words = printed(measure(volume, answer(lobes, None)))
+    assert rows(words)["Lesions, extent, CT scores"] == "not assessed by this engine"
+    assert "–" not in words and "Peripheral" not in words and "Lesion\n" not in words
+    assert "Lobes" not in rows(words) and "Right lower lobe" in words
+
+
+def test_missing_lobes_are_said_to_be_missing() -> None:
+    volume, lobes, lesions = SCENE
+    lungs = np.array([0, 1, 1, 2, 2, 2], np.uint8)[lobes]
+    found = rows(printed(measure(volume, answer(None, lesions, lungs=lungs))))
+    assert found["Lobes"] == found["CT severity score"] == "not assessed by this engine"
+    assert found["Worst lung"].endswith(" %") and found["Peripheral"].endswith(" %")
+    nowhere = rows(printed(measure(volume, answer(None, lesions))))
+    assert nowhere["Worst lung"] == nowhere["Place in the lungs"] == "not assessed by this engine"
+
+
+def test_without_lesions_there_is_no_place_to_tell_and_nothing_missing() -> None:
+    volume, lobes, lesions = SCENE
+    found = rows(printed(measure(volume, answer(lobes, lesions * 0))))
+    assert found["Peripheral"] == "–" and found["Lesions"] == "0 above 50 mm³" and found["Worst lung"] == "0.0 %"
+
+
+def test_truth_stands_beside_what_an_engine_does_not_assess() -> None:
+    volume, lobes, lesions = SCENE
+    truth = measure(volume, answer(lobes, lesions))
+    words = printed(measure(volume, answer(lobes, None)), truth)
+    assert "Lesions, extent, CT scores" in words and "COVID-19 70 %" in words
+    assert f"– ({truth.lobes[4].lesion_volume_ml:.1f})" in words
+    lungs = np.array([0, 1, 1, 2, 2, 2], np.uint8)[lobes]
+    assert "– (–)" not in printed(measure(volume, answer(None, lesions, lungs=lungs)), truth), "scores are of lobes"
+
+
+def test_covid_19_alone_is_told_in_the_same_words_everywhere(monkeypatch) -> None:
+    volume, lobes, lesions = SCENE
+    prediction = answer(lobes, lesions, diagnosis=None, covid=0.83)
+    findings = measure(volume, prediction)
+    shown = drawn_words(monkeypatch, volume, prediction, findings)
+    alone = "This engine does not tell other diagnoses apart."
+    assert rows(printed(findings))["Diagnosis"] == f"COVID-19 83 %. {alone}"
+    assert {"COVID-19", "83 %", alone} <= set(shown)
+
+
+@pytest.mark.parametrize(("score", "times"), [(0.44, 1), (-0.2, 1), (2.6, 0)])
+def test_how_unlike_the_training_data_is_one_quiet_line_unless_it_is_a_warning(monkeypatch, score, times) -> None:
+    volume, lobes, lesions = SCENE
+    prediction = answer(lobes, lesions, unlikeness=Unlikeness(score, 2.0))
+    findings = measure(volume, prediction)
+    line = f"How unlike the training data: {score:.1f} (a warning comes above 2.0)."
+    assert printed(findings).count(f"- {line}") == times
+    assert drawn_words(monkeypatch, volume, prediction, findings).count(line) == times
+
+
+def drawn_words(monkeypatch, volume: Volume, prediction, findings) -> list[str]:
+    """The lines of text in the overview."""
+    shown: list[str] = []
+    draw = Canvas.text
+    monkeypatch.setattr(Canvas, "text", lambda self, x, y, words, *more, **options: (
+        shown.append(words), draw(self, x, y, words, *more, **options))[1])  # fmt: skip
+    draw_overview(volume, prediction, findings)
+    return shown
 
 
 def test_words_from_outside_are_not_taken_for_markup() -> None:
