@@ -22,7 +22,7 @@ from . import compat
 from .compat import tr as _
 from .correction import geometryOf
 from .evidence import evidenceMaps, readEvidence
-from .findings import COLUMNS, FindingsView
+from .findings import COLUMNS, FindingsView, Row
 from .result_nodes import removeNode
 from .scene_writer import ResultNodes, exportLabelmap, readMask, readRecord, readResults
 
@@ -155,18 +155,18 @@ def exportDicomSeg(volumeNode, folder: Path) -> list[Path]:
         for kind in ("lobes", "lesions"):
             node, mask = nodes.segmentation(kind), readMask(volumeNode, kind)
             if mask is not None and mask.any():
-                _nameAlgorithm(node, view, kind in corrected)
+                _nameAlgorithm(node, view.originOf(kind), kind in corrected)
                 _writeSeg(node, output.staging, f"{kind}.dcm")
         return _published(output)
 
 
-def _nameAlgorithm(segmentationNode, view: FindingsView, isCorrected: bool) -> None:
-    """DICOM wants to know for each segment who drew it."""
+def _nameAlgorithm(segmentationNode, origin: str, isCorrected: bool) -> None:
+    """DICOM wants to know for each segment who drew it; the name may have 64 letters."""
     segmentation = segmentationNode.GetSegmentation()
     for index in range(segmentation.GetNumberOfSegments()):
         segment = segmentation.GetNthSegment(index)
         segment.SetTag("DICOM.SegmentAlgorithmType", "SEMIAUTOMATIC" if isCorrected else "AUTOMATIC")
-        segment.SetTag("DICOM.SegmentAlgorithmName", f"COVIDMultitask {view.origin}".strip())
+        segment.SetTag("DICOM.SegmentAlgorithmName", f"COVIDMultitask {origin}".strip()[:64])
 
 
 def _writeSeg(segmentationNode, folder: Path, name: str) -> None:
@@ -203,17 +203,25 @@ def _evidenceText(volumeNode) -> dict[str, str]:
 
 
 def findingsCsv(view: FindingsView) -> str:
-    """The per-lobe table; model and corrected rows are told apart by their first column."""
+    """The per-lobe table, and the scan's probabilities in a row of their own.
+
+    Model and corrected rows are told apart by their first column; probabilities are the model's alone.
+    """
+    named = {f"{key}_probability": value for key, value in view.probabilities.items()}
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["source", "region", *(column.key for column in COLUMNS)])
-    sources = [("model", list(view.modelRows.values()))]
+    fields = ["source", "region", *(column.key for column in COLUMNS), *named]
+    writer = csv.DictWriter(text, fields, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_csvRow("model", row) for row in view.modelRows.values())
+    writer.writerow({"source": "model", "region": "scan", **named})
     if view.correction is not None:
-        sources.append(("corrected", view.rows))
-    for source, rows in sources:
-        for row in rows:
-            writer.writerow([source, row.key, *("" if value is None else value for value in row.values)])
+        writer.writerows(_csvRow("corrected", row) for row in view.rows)
     return text.getvalue()
+
+
+def _csvRow(source: str, row: Row) -> dict[str, str | float | None]:
+    figures = zip((column.key for column in COLUMNS), row.values, strict=True)
+    return {"source": source, "region": row.key, **dict(figures)}
 
 
 def _writeLabelmap(segmentationNode, volumeNode, path: Path) -> None:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from COVIDMultitaskLib.labels import DIAGNOSIS_NAMES, LESIONS, LOBES
+from COVIDMultitaskLib.findings import COVID_ALONE, NOT_ASSESSED, UNLIKENESS
+from COVIDMultitaskLib.labels import DIAGNOSES, DIAGNOSIS_NAMES, LESIONS, LOBES
 
 from .compat import tr as _
 
-NOT_ASSESSED = "not assessed by this engine"
 LISTED_PARTS = 20
 
 
@@ -123,7 +123,7 @@ class FindingsView:
     :param corrected: the same record measured on corrected masks, with "correction" in it
         ("kinds", "by", "time"); ``None``: nothing was corrected.
     :param evidence: what the answers rest on: "maps" (means in per cent over "lungs", "lesions" and the
-        lesions' "places") and "parts" (slices or patches with their contributions), each by name.
+        lesions' "places") and "parts" (slices or patches with a figure each), by name.
     """
 
     def __init__(
@@ -165,13 +165,41 @@ class FindingsView:
         return {row.key: row for row in _rows(self._findings)}
 
     @property
+    def hasLobes(self) -> bool:
+        """Whether lobes were assessed."""
+        return bool(self.current.get("lobes"))
+
+    @property
+    def hasLesions(self) -> bool:
+        """Whether lesions were assessed."""
+        return bool(self.current.get("lesions"))
+
+    @property
     def diagnosis(self) -> list[Bar] | None:
-        """Probable diagnoses, most probable first; ``None``: not assessed."""
-        probabilities = self._findings.get("diagnosis")
+        """Probable diagnoses, most probable first; COVID-19 alone from an engine that tells no others apart.
+
+        ``None``: not assessed.
+        """
+        probabilities = self._diagnoses
         if not probabilities:
             return None
         ranked = sorted(probabilities.items(), key=lambda item: -item[1])
         return [Bar(key, DIAGNOSIS_NAMES.get(key, key), float(value)) for key, value in ranked]
+
+    @property
+    def _diagnoses(self) -> Mapping[str, float]:
+        alone = self._findings.get("covid_probability")
+        return self._findings.get("diagnosis") or ({} if alone is None else {"covid_19": alone})
+
+    @property
+    def diagnosisNote(self) -> str:
+        """What to know about the diagnoses, in one sentence; may be empty."""
+        return _(COVID_ALONE) if self._findings.get("covid_probability") is not None else ""
+
+    @property
+    def probabilities(self) -> dict[str, float | None]:
+        """Of severe disease ("severe") and of each diagnosis, 0..1, by its key; ``None``: not assessed."""
+        return {"severe": self.severe, **{key: _number(self._diagnoses.get(key)) for key in reversed(DIAGNOSES)}}
 
     @property
     def severe(self) -> float | None:
@@ -234,9 +262,9 @@ class FindingsView:
 
     @property
     def parts(self) -> list[Place]:
-        """The slices or patches that the answers rest on, those that contributed most first."""
+        """The slices or patches that the answers rest on, those with the highest figures first."""
         named = [(name, part) for name, parts in (self._evidence.get("parts") or {}).items() for part in parts]
-        ranked = sorted(named, key=lambda item: -item[1]["contribution"])
+        ranked = sorted(named, key=lambda item: -_figure(item[1]))
         return [_part(name, part) for name, part in ranked[:LISTED_PARTS]]
 
     @property
@@ -266,11 +294,30 @@ class FindingsView:
         return [str(item["message"]) for item in self.current.get("quality") or [] if isWanted(item.get("level"))]
 
     @property
+    def unlikeness(self) -> str:
+        """How unlike the training data the scan is, in one sentence; empty: not told, or among the warnings."""
+        found = self._findings.get("unlikeness")
+        if not found or found["score"] > found["threshold"]:
+            return ""
+        return _(UNLIKENESS).format(score=found["score"], threshold=found["threshold"])
+
+    @property
     def origin(self) -> str:
-        """One quiet line: which weights answered."""
-        engine = self._findings.get("engine") or {}
-        parts = [engine.get("engine"), engine.get("bundle"), engine.get("version")]
-        return ", ".join(str(part) for part in parts if part)
+        """One quiet line: which weights answered, and which gave what these did not."""
+        return "; ".join(filter(None, [_weights(self._findings.get("engine") or {}), *self._supplied]))
+
+    @property
+    def _supplied(self) -> list[str]:
+        """What other weights gave, those of each in one part of a sentence."""
+        given: dict[str, list[str]] = {}
+        for name in self._findings.get("sources") or {}:
+            given.setdefault(self.originOf(name), []).append(name)
+        both = f" {_('and')} "
+        return [_("{answers} by {engine}").format(answers=both.join(names), engine=who) for who, names in given.items()]
+
+    def originOf(self, answer: str) -> str:
+        """Which weights gave "lungs", "lobes" or "lesions"."""
+        return _weights((self._findings.get("sources") or {}).get(answer) or self._findings.get("engine") or {})
 
     @property
     def notice(self) -> str:
@@ -316,15 +363,33 @@ def evidenceTitle(name: str) -> str:
     >>> evidenceTitle("slices"), evidenceTitle("class_activation")
     ('Slice', 'Class activation')
     """
-    known = {"severity": _("What speaks for severe disease"), "slices": _("Slice"), "patches": _("Patch")}
+    known = {
+        "severity": _("What speaks for severe disease"),
+        "slices": _("Slice"),
+        "slice_probabilities": _("Slice"),
+        "patches": _("Patch"),
+    }
     return known.get(name) or _(name.replace("_", " ").capitalize())
 
 
+def _figureTitle(name: str) -> str:
+    """What the figures of a kind of parts mean."""
+    return {"slice_probabilities": _("probability of COVID-19")}.get(name) or _("contribution")
+
+
+def _figure(part: Mapping[str, Any]) -> float:
+    """The one number of a part beside its place; its key differs with what it means."""
+    return float(next(value for key, value in part.items() if key != "point_lps_mm"))
+
+
 def _part(name: str, part: Mapping[str, Any]) -> Place:
-    title = _("{evidence}, contribution {value}").format(
-        evidence=evidenceTitle(name), value=f"{part['contribution']:.2f}"
-    )
+    title = f"{evidenceTitle(name)}, {_figureTitle(name)} {_figure(part):.2f}"
     return Place(title, "", _ras(part["point_lps_mm"]))
+
+
+def _weights(identity: Mapping[str, Any]) -> str:
+    parts = [identity.get(key) for key in ("engine", "bundle", "version")]
+    return ", ".join(str(part) for part in parts if part)
 
 
 def _rounded(percent: float | None) -> str:

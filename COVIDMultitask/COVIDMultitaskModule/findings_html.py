@@ -11,13 +11,16 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from COVIDMultitaskLib.findings import NOT_ASSESSED
 from COVIDMultitaskLib.labels import LOBES
 
 from .compat import tr as _
-from .findings import NOT_ASSESSED, FindingsView, Row
+from .findings import FindingsView, Row
 from .lobe_picture import HEIGHT, WIDTH, affectedColor, lobePicture
 
-_SHOWN = (
+_Column = tuple[str, str, int]
+
+_SHOWN: tuple[_Column, ...] = (
     ("volume_ml", "ml", 0),
     ("lesion_percent", "affected", 1),
     ("ground_glass_percent", "GGO", 1),
@@ -77,6 +80,11 @@ def _quiet(text: str, shades: Shades) -> str:
     return f'<font color="{shades.quiet}">{_escaped(text)}</font>'
 
 
+def _note(text: str, shades: Shades) -> str:
+    """A quiet line of its own; nothing without text."""
+    return f"<p>{_quiet(text, shades)}</p>" if text else ""
+
+
 def _heading(text: str) -> str:
     return f'<p style="margin-top:6px; margin-bottom:2px"><b>{_escaped(text)}</b></p>'
 
@@ -94,14 +102,14 @@ def _correction(view: FindingsView, shades: Shades) -> str:
 
 def _probabilities(view: FindingsView, shades: Shades) -> str:
     named = [(bar.name, bar.probability) for bar in view.diagnosis or []]
-    diagnosis = _bars(named or None, shades)
+    diagnosis = _bars(named or None, shades) + _note(view.diagnosisNote, shades)
     severity = _bars(None if view.severe is None else [(_("Severe"), view.severe)], shades)
     return _heading(_("Diagnosis, probability")) + diagnosis + _heading(_("Severity, probability")) + severity
 
 
 def _bars(values: Sequence[tuple[str, float]] | None, shades: Shades) -> str:
     if values is None:
-        return f"<p>{_quiet(_(NOT_ASSESSED), shades)}</p>"
+        return _note(_(NOT_ASSESSED), shades)
     rows = []
     for place, (name, probability) in enumerate(values):
         color = shades.leading if place == 0 else shades.bar
@@ -126,13 +134,16 @@ def _bar(percent: int, color: str, shades: Shades) -> str:
 
 
 def _scores(view: FindingsView, shades: Shades) -> str:
+    title = _heading(_("Extent") if view.hasLesions else _("Lesions and extent"))
+    if all({score.model, score.corrected} <= {_(NOT_ASSESSED), None} for score in view.scores):
+        return title + _note(_(NOT_ASSESSED), shades)
     isCorrected = view.correction is not None
     rows = [_headRow(["", _("Model"), _("Corrected")], shades)] if isCorrected else []
     for score in view.scores:
         model = _quiet(score.model, shades) if isCorrected else f"<b>{_escaped(score.model)}</b>"
         corrected = f'<td align="right"><b>{_escaped(score.corrected or "")}</b></td>' if isCorrected else ""
         rows.append(f'<tr><td>{_escaped(score.title)}</td><td align="right">{model}</td>{corrected}</tr>')
-    return _heading(_("Extent")) + f'<table width="100%" cellspacing="0" cellpadding="1">{"".join(rows)}</table>'
+    return title + f'<table width="100%" cellspacing="0" cellpadding="1">{"".join(rows)}</table>'
 
 
 def _headRow(heads: Sequence[str], shades: Shades, isSmall: bool = False) -> str:
@@ -168,20 +179,34 @@ def _share(key: str, percent: float | None, shades: Shades) -> str:
 
 
 def _lobes(view: FindingsView, shades: Shades, isNarrow: bool) -> str:
-    if not view.rows:
-        return f"<p>{_quiet(_('Lobes: ') + _(NOT_ASSESSED), shades)}</p>"
-    heads = [_("Lobe"), *(_(heading) for _key, heading, _decimals in _SHOWN)]
-    isCorrected = view.correction is not None
-    model = view.modelRows
-    rows = [_lobeRow(row, model.get(row.key) if isCorrected else None, shades, isNarrow) for row in view.rows]
-    note = _quiet(_("affected, GGO (ground-glass), consolidation: % of the lobe; score: 0 to 5"), shades)
+    missing = "" if view.hasLobes else _note(_("Lobes: ") + _(NOT_ASSESSED), shades)
+    columns = _shownColumns([*view.rows, *view.modelRows.values()])
+    if not columns:
+        return missing
+    heads = [_("Lobe") if view.hasLobes else _("Lungs"), *(_(heading) for _key, heading, _decimals in columns)]
+    model = view.modelRows if view.correction is not None else {}
+    rows = [_lobeRow(row, model.get(row.key), columns, shades, isNarrow) for row in view.rows]
     return (
-        f'<table width="100%" cellspacing="0" cellpadding="{0 if isNarrow else 2}">'
-        f"{_headRow(heads, shades, isNarrow)}{''.join(rows)}</table><p>{note}</p>"
+        f'{missing}<table width="100%" cellspacing="0" cellpadding="{0 if isNarrow else 2}">'
+        f"{_headRow(heads, shades, isNarrow)}{''.join(rows)}</table>{_note(_legend(columns, view.hasLobes), shades)}"
     )
 
 
-def _lobeRow(row: Row, model: Row | None, shades: Shades, isNarrow: bool) -> str:
+def _shownColumns(rows: Sequence[Row]) -> list[_Column]:
+    """Those of ``_SHOWN`` that any row has a value for: a column of dashes says nothing."""
+    return [column for column in _SHOWN if any(row.value(column[0]) is not None for row in rows)]
+
+
+def _legend(columns: Sequence[_Column], hasLobes: bool) -> str:
+    """What the columns mean; empty where their headings say it."""
+    keys = [key for key, _heading, _decimals in columns]
+    whole = _("lobe") if hasLobes else _("lungs")
+    shares = _("affected, GGO (ground-glass), consolidation: % of the {whole}").format(whole=whole)
+    parts = [shares if "lesion_percent" in keys else "", _("score: 0 to 5") if "score" in keys else ""]
+    return "; ".join(filter(None, parts))
+
+
+def _lobeRow(row: Row, model: Row | None, columns: Sequence[_Column], shades: Shades, isNarrow: bool) -> str:
     colors = {lobe.key: "#{:02x}{:02x}{:02x}".format(*lobe.color) for lobe in LOBES}
     name = _escaped(_(_ABBREVIATIONS[row.key]) if isNarrow and row.key in _ABBREVIATIONS else row.name)
     name = name.replace(" lobe", "")
@@ -190,7 +215,7 @@ def _lobeRow(row: Row, model: Row | None, shades: Shades, isNarrow: bool) -> str
         name = f'<a href="{LOBE_LINK}{row.key}" style="text-decoration:none">{swatch}</a>{name}'
     else:
         name = f"<b>{name}</b>"
-    cells = "".join(_valueCell(row, model, key, decimals, shades) for key, _heading, decimals in _SHOWN)
+    cells = "".join(_valueCell(row, model, key, decimals, shades) for key, _heading, decimals in columns)
     return f'<tr><td valign="bottom" style="white-space:nowrap">{name}</td>{cells}</tr>'
 
 
@@ -222,13 +247,15 @@ def _differential(view: FindingsView, shades: Shades) -> str:
         lines.append(
             f'<tr><td>{_escaped(row.title)}</td><td align="right"><b>{_escaped(row.value)}</b></td>{cells}</tr>'
         )
-    note = _quiet(_("under each diagnosis: the middle 90 % of its cases among those the engine was trained on"), shades)
-    return f'<table width="100%" cellspacing="0" cellpadding="2">{"".join(lines)}</table><p>{note}</p>'
+    note = _(
+        "under each diagnosis: the middle 90 % of held-out simulated scans, their lesions as the engine finds them"
+    )
+    return f'<table width="100%" cellspacing="0" cellpadding="2">{"".join(lines)}</table>{_note(note, shades)}'
 
 
 def _remarks(view: FindingsView, shades: Shades) -> str:
     warnings = [f'<font color="{shades.warning}">&#9888; {_escaped(text)}</font>' for text in view.warnings]
-    hints = [_quiet(text, shades) for text in filter(None, (view.uncertainty, *view.hints))]
+    hints = [_quiet(text, shades) for text in filter(None, (view.uncertainty, view.unlikeness, *view.hints))]
     return "".join(f'<p style="margin-top:2px; margin-bottom:2px">{text}</p>' for text in warnings + hints)
 
 

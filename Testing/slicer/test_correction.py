@@ -328,7 +328,8 @@ def test_export_gives_files_on_the_scans_grid(host, tmp_path, suffix, shear):
     assert {path.name for path in written} == {path.name for path in tmp_path.iterdir()} == names
     assert json.loads((tmp_path / "findings.json").read_text()) == findings()
     rows = list(csv.DictReader((tmp_path / "findings.csv").read_text().splitlines()))
-    assert [row["source"] for row in rows] == ["model"] * 6 + ["corrected"] * 6
+    assert [row["source"] for row in rows] == ["model"] * 7 + ["corrected"] * 6
+    assert [row["covid_19_probability"] for row in rows] == [""] * 6 + ["0.8"] + [""] * 6
     image = sitk.ReadImage(str(tmp_path / f"lobes{suffix}"))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), toyChest().lobes)
     assert geometry_of_sitk(image).is_close_to(geometryOf(scan), 1e-2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -15,7 +16,8 @@ import vtk
 from COVIDMultitaskModule import compat, export
 from COVIDMultitaskModule.correction import Corrections
 from COVIDMultitaskModule.exchange import Results, readResults
-from COVIDMultitaskModule.scene_writer import readRecord, writeLesionTable, writeResults
+from COVIDMultitaskModule.findings import FindingsView
+from COVIDMultitaskModule.scene_writer import readRecord, writeLesionTable, writeRecord, writeResults
 from slicer_host.chest import findings, ijkToRas, toyChest
 from slicer_host.scene import linearTransform
 from slicer_host.slice_view import SliceView
@@ -155,6 +157,45 @@ def test_the_list_of_lesions_is_a_table(scan, host):
     assert (r, a, s) == pytest.approx(readRecord(scan).places[0].ras)
 
 
+def test_the_table_holds_the_probabilities_of_every_engine():
+    def rows(**others) -> list[dict]:
+        return list(csv.DictReader(export.findingsCsv(FindingsView({**findings(), **others})).splitlines()))
+
+    *regions, whole = rows()
+    assert len(regions) == 6 and {row["covid_19_probability"] for row in regions} == {""}
+    assert (whole["source"], whole["region"], whole["volume_ml"]) == ("model", "scan", "")
+    told = {key: value for key, value in whole.items() if key.endswith("_probability")}
+    assert told == {
+        "severe_probability": "0.2",
+        "covid_19_probability": "0.8",
+        "other_pneumonia_probability": "0.15",
+        "no_pneumonia_probability": "0.05",
+    }
+    alone = rows(severity=None, diagnosis=None, covid_probability=0.83)[-1]
+    assert [alone[key] for key in told] == ["", "0.83", "", ""]
+
+
+def tagOf(segment, name: str) -> str:
+    tag = vtk.reference("")
+    segment.GetTag(f"DICOM.SegmentAlgorithm{name}", tag)
+    return str(tag)
+
+
+def test_dicom_seg_names_the_engine_that_drew_each_kind(scan, tmp_path, monkeypatch):
+    record = readRecord(scan).modelFindings
+    joint = record["engine"]
+    triage = {**joint, "engine": "triage", "bundle": "triage-with-a-name-as-long-as-a-user-likes-it"}
+    writeRecord(scan, {**record, "engine": triage, "sources": {"lungs": joint, "lobes": joint}}, None)
+    plugin = SimpleNamespace(DICOMSegmentationExporter=FakeExporter)
+    monkeypatch.setitem(sys.modules, "DICOMSegmentationPlugin", plugin)
+    scan.SetAttribute("DICOM.instanceUIDs", "1.2.3")
+    export.exportDicomSeg(scan, tmp_path)
+    nodes = export.readResults(scan)
+    lobes, lesions = (tagOf(node.GetSegmentation().GetNthSegment(0), "Name") for node in (nodes.lobes, nodes.lesions))
+    assert lobes == "COVIDMultitask joint, toy, 0"
+    assert lesions.startswith("COVIDMultitask triage, triage-with-a-name") and len(lesions) == 64, "DICOM takes no more"
+
+
 class FakeExporter:
     """DICOM SEG's exporter as of Slicer 5.12, without DICOM."""
 
@@ -166,11 +207,8 @@ class FakeExporter:
     def export(self, directory, name, metadata, segmentIDs=None, skipEmpty=False) -> bool:
         if self.fails:
             raise RuntimeError(self.fails)
-        tags = []
-        for index in range(self.node.GetSegmentation().GetNumberOfSegments()):
-            tag = vtk.reference("")
-            self.node.GetSegmentation().GetNthSegment(index).GetTag("DICOM.SegmentAlgorithmType", tag)
-            tags.append(str(tag))
+        segments = self.node.GetSegmentation()
+        tags = [tagOf(segments.GetNthSegment(n), "Type") for n in range(segments.GetNumberOfSegments())]
         with open(os.path.join(directory, name), "w") as file:
             json.dump([metadata["SeriesDescription"], skipEmpty, tags], file)
         return True

@@ -83,6 +83,77 @@ def test_what_an_engine_does_not_assess_is_said():
     assert words(findingsHtml(view)).count("not assessed by this engine") == 4
 
 
+def ofTriage() -> dict:
+    """As of an engine that knows lungs and lesions, and COVID-19 from everything else; no lobes."""
+    record = {**findings(), "lobes": None, "severity": None, "diagnosis": None, "ct_severity_score": None}
+    record["engine"] = {"engine": "triage", "bundle": "triage-small", "version": "0.1.0", "trained_on": "nothing"}
+    total = {**record["total"], "score": None}
+    return {**record, "total": total, "covid_probability": 0.83}
+
+
+def test_covid_19_alone_is_an_answer():
+    view = FindingsView(ofTriage())
+    assert [(bar.name, bar.probability) for bar in view.diagnosis] == [("COVID-19", 0.83)]
+    text = words(findingsHtml(view))
+    assert "83 % This engine does not tell other diagnoses apart. Severity" in text
+    assert "tell other diagnoses apart" not in words(findingsHtml(FindingsView(findings())))
+    never = FindingsView({**findings(), "diagnosis": None, "covid_probability": 0.0})
+    assert [bar.probability for bar in never.diagnosis] == [0.0]
+
+
+def test_probabilities_are_named_and_missing_ones_are_missing():
+    everything = {"severe": 0.2, "covid_19": 0.8, "other_pneumonia": 0.15, "no_pneumonia": 0.05}
+    assert FindingsView(findings()).probabilities == everything
+    assert FindingsView(ofTriage()).probabilities == {**dict.fromkeys(everything), "covid_19": 0.83}
+
+
+def test_missing_lobes_are_said_to_be_missing_though_the_lungs_are_measured():
+    text = words(findingsHtml(FindingsView(ofTriage())))
+    assert "Lobes: not assessed by this engine Lungs ml affected GGO consol. Both lungs 4515 11.5" in text
+    assert "% of the lungs" in text and "score: 0 to 5" not in text and "% of the lobe" not in text
+    assert "Lobes: not assessed" not in words(findingsHtml(FindingsView(findings())))
+
+
+def test_missing_lesions_are_one_line_and_no_columns_of_dashes():
+    figures = {column.key: None for column in COLUMNS[1:]}
+    lobes = [{**lobe, **figures} for lobe in findings()["lobes"]]
+    total = {**findings()["total"], **figures}
+    nothing = dict.fromkeys(("worst_lung_percent", "ct_severity_score", "ct_grade", "lesions", "diagnosis"))
+    text = words(findingsHtml(FindingsView({**findings(), "lobes": lobes, "total": total, **nothing})))
+    assert "Lesions and extent not assessed by this engine" in text
+    assert text.count("not assessed by this engine") == 2, "diagnosis, and all that needs lesions"
+    assert "Lobe ml " in text and "GGO" not in text and "–" not in text
+
+
+def test_how_unlike_the_training_data_is_said_quietly_unless_it_is_a_warning():
+    line = "How unlike the training data: 0.4 (a warning comes above 3.0)."
+    quiet = {**findings(), "unlikeness": {"score": 0.44, "threshold": 3.0}}
+    assert line in words(findingsHtml(FindingsView(quiet))) and line not in FindingsView(quiet).warnings
+    assert FindingsView({**findings(), "unlikeness": {"score": 3.1, "threshold": 3.0}}).unlikeness == ""
+    assert FindingsView(findings()).unlikeness == ""
+
+
+def test_the_origin_says_who_supplied_what():
+    joint = {"engine": "joint", "bundle": "joint", "version": "0.3.0"}
+    lungs = FindingsView({**ofTriage(), "sources": {"lungs": joint}})
+    filled = FindingsView({**ofTriage(), "sources": {"lungs": joint, "lobes": joint}})
+    assert lungs.origin == "triage, triage-small, 0.1.0; lungs by joint, joint, 0.3.0"
+    assert filled.origin == "triage, triage-small, 0.1.0; lungs and lobes by joint, joint, 0.3.0"
+    assert filled.originOf("lobes") == "joint, joint, 0.3.0" and filled.originOf("lesions").startswith("triage")
+    assert filled.origin in words(researchHtml(filled))
+
+
+@pytest.mark.parametrize("key", ["contribution", "probability"])
+def test_a_slices_probability_is_no_contribution(key):
+    part = {"point_lps_mm": [0.0, 0.0, 8.0], key: 0.7}
+    names = ("slices", "patches", "slice_probabilities")
+    assert [FindingsView({}, None, {"parts": {name: [part]}}).parts[0].title for name in names] == [
+        "Slice, contribution 0.70",
+        "Patch, contribution 0.70",
+        "Slice, probability of COVID-19 0.70",
+    ]
+
+
 def test_empty_findings_are_shown_without_fuss():
     view = FindingsView({})
     assert view.rows == [] and view.warnings == [] and view.origin == "" and view.places == [] and view.pattern == ""
@@ -200,5 +271,9 @@ def test_lesions_stand_beside_those_of_known_cases():
     assert (count.title, count.value, count.ranges) == ("Lesions above 50 mm³", "3", {"COVID-19": "2 to 31"})
     assert (density.title, density.value, density.ranges) == ("Mean density, HU", "–", {})
     text = words(findingsHtml(view))
-    assert "Here COVID-19" in text and "Lesions above 50 mm³ 3 2 to 31" in text and "middle 90 %" in text
+    assert (
+        "Here COVID-19" in text
+        and "Lesions above 50 mm³ 3 2 to 31" in text
+        and "middle 90 % of held-out simulated scans" in text
+    )
     assert "middle 90 %" not in words(findingsHtml(FindingsView(findings())))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import types
 from types import SimpleNamespace
@@ -83,6 +84,24 @@ def test_lesions_and_parts_are_listed_and_a_choice_leads_there(app, widget, scan
     widget.ui.placesList.currentRow = 2
     app.check()
     np.testing.assert_allclose(crosshair(host), toWorld(scan, np.array([[-5.0, 6.0, -16.0]]))[0], atol=1e-3)
+
+
+def test_the_panel_shows_all_that_an_engine_of_covid_19_alone_tells(app, widget, scan):
+    from COVIDMultitaskModule.scene_writer import writeResults
+
+    joint, amyar = findings()["engine"], {"engine": "amyar", "bundle": "amyar-small", "version": "0.1.0"}
+    record = {**findings(), "engine": amyar, "sources": {"lungs": joint, "lobes": joint}}
+    record |= {"diagnosis": None, "covid_probability": 0.83, "unlikeness": {"score": 0.5, "threshold": 3.0}}
+    parts = {"slice_probabilities": PARTS["slices"]}
+    writeResults(scan, dataclasses.replace(results(), findings=record, parts=parts))
+    widget.panel.scan.choose(None)
+    widget.panel.scan.choose(scan)
+    app.check()
+    told = widget.ui.findingsLabel.text
+    assert "83 %" in told and "This engine does not tell other diagnoses apart." in told
+    assert "not assessed" not in told and "How unlike the training data: 0.5" in told
+    assert items(widget.ui.placesList)[2] == "Slice, probability of COVID-19 0.70"
+    assert "(amyar, amyar-small, 0.1.0; lungs and lobes by joint, toy, 0)" in widget.ui.researchLabel.text
 
 
 def test_uncertainty_is_said_quietly(widget):
