@@ -38,17 +38,6 @@ def unprivileged() -> Callable[[Path], AbstractContextManager[None]]:
     return act
 
 
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny tensors gain nothing by several threads and lose much when the machine is busy."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle whose network has four channels and random weights. Do not change it: copy it."""
