@@ -25,7 +25,9 @@ LESIONS_PICTURE = "lesions.png"
 EVIDENCE_MAP = "evidence_{name}.nrrd"
 """A map of ``Prediction.evidence`` in per cent, uint8, on the scan's grid."""
 EVIDENCE_FILE = "evidence.json"
-"""The contributions of parts: by name, a list of ``point_lps_mm`` and ``contribution``."""
+"""The figures of parts: by name, a list of ``point_lps_mm`` and ``contribution``, or what else the figure is."""
+PART_FIGURES = {"slice_probabilities": "probability"}
+"""What the figures of parts are, by the evidence's name, where they are no contributions."""
 
 
 @dataclass(frozen=True)
@@ -119,13 +121,14 @@ def _write_overview(analysis: Analysis, folder: OutputFolder) -> None:
 
 
 def _write_evidence(volume: Volume, evidence: Mapping[str, np.ndarray], folder: OutputFolder) -> None:
-    """Maps as volumes, contributions of parts in one file; nothing where there is none."""
+    """Maps as volumes, figures of parts in one file; nothing where there is none."""
     parts = {}
     for name, values in evidence.items():
         if values.ndim == 3:
             write_volume(volume.with_array(_per_cent(values)), folder / EVIDENCE_MAP.format(name=name))
         else:
-            parts[name] = [{"point_lps_mm": row[:3].tolist(), "contribution": float(row[3])} for row in values]
+            figure = PART_FIGURES.get(name, "contribution")
+            parts[name] = [{"point_lps_mm": row[:3].tolist(), figure: float(row[3])} for row in values]
     if parts:
         write_json(parts, folder / EVIDENCE_FILE)
 

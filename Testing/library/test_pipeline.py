@@ -48,6 +48,12 @@ def test_maps_are_written_in_per_cent_and_parts_with_their_places(tmp_path: Path
     assert parts == {"slices": [{"point_lps_mm": row[:3].tolist(), "contribution": row[3]} for row in slices]}
 
 
+def test_probabilities_of_slices_are_called_so(tmp_path: Path) -> None:
+    run(tmp_path, OracleEngine(slice_probabilities=np.array([[0.0, 1.0, -20.0, 0.75]])))
+    parts = json.loads((tmp_path / "evidence.json").read_text())
+    assert parts == {"slice_probabilities": [{"point_lps_mm": [0.0, 1.0, -20.0], "probability": 0.75}]}
+
+
 def test_evidence_of_an_earlier_analysis_does_not_stay(tmp_path: Path) -> None:
     run(tmp_path, OracleEngine(attention=np.zeros(grid().shape), slices=np.zeros((1, 4))))
     assert run(tmp_path, OracleEngine()) == sorted(RESULT_FILES)
