@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import shutil
@@ -334,11 +335,57 @@ def test_a_shipped_bundle_that_is_damaged_is_said_to_be(tmp_path: Path, monkeypa
     assert "cannot be read as JSON" in refusal(lambda: make_engine())
 
 
-def test_the_weights_that_ship_are_whole_and_small(shipped_bundle: Path) -> None:
-    """True of any export, mature or not."""
-    engine = make_engine("joint", shipped_bundle, "cpu")
-    engine.load()
-    assert sum(path.stat().st_size for path in shipped_bundle.rglob("*") if path.is_file()) <= 25e6
-    assert engine.answers == {"lobes", "lesions", "severity", "diagnosis"}
-    card = (shipped_bundle / bundles.CARD).read_text(encoding="utf-8")
-    assert "simulat" in card and len((shipped_bundle / bundles.LICENCE).read_text(encoding="utf-8")) > 100
+# -- the weights that ship, mature or not
+
+SHIPPED = bundles.shipped_bundles()
+of_each_that_ships = pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+
+
+@pytest.mark.skipif(not SHIPPED, reason="no weights are in Resources/Bundles (training/export.py makes them)")
+def test_every_engine_has_weights_and_all_together_are_small() -> None:
+    """At most 60 MB, whatever lies in their folders; those of the default engine at most 25 MB."""
+    assert {open_bundle(path).identity.engine for path in SHIPPED} == set(ENGINES)
+    size = {path.name: sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) for path in SHIPPED}
+    assert sum(size.values()) <= 60e6 and size["joint"] <= 25e6, size
+
+
+@of_each_that_ships
+def test_its_checksums_are_of_all_its_files(path: Path) -> None:
+    """Nothing lies there that nobody vouches for."""
+    files = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()}
+    listed = dict(reversed(line.split(maxsplit=1)) for line in (path / SUMS).read_text().splitlines())
+    assert set(listed) == files - {SUMS} and set(FILES) <= files
+    for name, digest in listed.items():
+        assert hashlib.sha256((path / name).read_bytes()).hexdigest() == digest, name
+    assert open_bundle(path).identity.sha256 == listed[WEIGHTS]
+
+
+@of_each_that_ships
+def test_its_weights_fit_the_engine_that_it_names(path: Path) -> None:
+    opened = open_bundle(path)
+    engine = make_engine(None, path, "cpu")
+    assert engine.name == opened.identity.engine and engine.identity == opened.identity
+    parameters = sum(one.numel() for one in engine.load().parameters())
+    assert opened.metadata["covid_multitask"]["parameters"] == parameters
+
+
+@of_each_that_ships
+def test_its_card_and_its_licence_say_what_its_metadata_do(path: Path) -> None:
+    told = open_bundle(path)
+    identity, card = told.identity, (path / bundles.CARD).read_text(encoding="utf-8")
+    assert card.startswith(f"# Model card: {identity.bundle} {identity.version}\n") and identity.bundle == path.name
+    assert f"The bundle's licence is the strictest of these: {identity.licence}." in card
+    assert "Research only; not a medical device." in card and "simulat" in card
+    family, _, number = identity.licence.removeprefix("CC-").lower().rpartition("-")
+    words = f"creativecommons.org/licenses/{family}/{number}" if "CC-" in identity.licence else "research only"
+    text = (path / bundles.LICENCE).read_text(encoding="utf-8")
+    assert words in text and "without any warranty" in " ".join(text.split())
+
+
+@of_each_that_ships
+def test_its_row_tells_a_time_below_ninety_seconds(path: Path) -> None:
+    """Measured by Testing/benchmarks/analyze.py for the reference scan on two cores."""
+    (row,) = (row for row in engine_rows() if row["bundle"] == path.name)
+    assert 0 < row["seconds"] <= 90
+    assert row["quality"] and row["licence"] and "simulated scans" in row["trained_on"]
+    assert row["answers"] == sorted(ENGINES[row["engine"]].answers)
