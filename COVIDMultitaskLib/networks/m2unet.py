@@ -227,9 +227,9 @@ class RunningNorm(nn.BatchNorm1d):
         """Normalise rows (b, c)."""
         if self.training:
             with torch.no_grad():
-                momentum = self.momentum or 0.1
-                self.running_var.lerp_((rows - self.running_mean).square().mean(0), momentum)
-                self.running_mean.lerp_(rows.mean(0), momentum)
+                momentum, seen = self.momentum or 0.1, rows.float()  # half precision where autocast says so
+                self.running_var.lerp_((seen - self.running_mean).square().mean(0), momentum)
+                self.running_mean.lerp_(seen.mean(0), momentum)
         return F.batch_norm(rows, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
 
 

@@ -83,6 +83,16 @@ def test_padding_does_not_matter_whatever_it_holds(pool: str, count: int, paddin
 
 
 @pytest.mark.parametrize("pool", POOLINGS)
+def test_it_trains_in_half_precision(pool: str) -> None:
+    network = M2UNet(4, 8, (6, 5), pool).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = network(torch.rand(2, 3, 1, 32, 32))
+    found.severity_logits.float().sum().backward()
+    assert network.patch_level.norm.running_mean.any() and network.patch_level.norm.running_mean.isfinite().all()
+    assert all(one.grad is not None and one.grad.isfinite().all() for one in network.scan_level.parameters())
+
+
+@pytest.mark.parametrize("pool", POOLINGS)
 def test_a_bag_does_not_see_the_others(pool: str) -> None:
     network = tiny(pool)
     one, other = bag(3), bag(3, seed=5)
