@@ -20,7 +20,7 @@ from Testing.training.tiny_comparison import write_comparison
 from Testing.training.tiny_experiment import write_experiment
 from training.compare.__main__ import main
 from training.compare.configuration import Claim, read_comparison
-from training.compare.findings import Verdict, verdict_on
+from training.compare.findings import Verdict, find, verdict_on
 from training.compare.held_out import Scan
 from training.compare.measures import MEASURES, measure_of
 from training.configuration import read_experiment
@@ -182,6 +182,28 @@ def test_the_interval_decides(goal: str, low: float, high: float, trainings: int
 def scan(number: int, diagnosis: str, covid: float | None, **overlaps: float) -> Scan:
     truth = Truth(diagnosis=diagnosis, covid=diagnosis == "covid_19")
     return Scan(Answers(str(number), f"shape {number % 2}", truth, Found(covid=covid)), overlaps)
+
+
+@pytest.mark.parametrize(
+    ("measure", "knowing", "wanted"),
+    [
+        ("covid.roc_auc", False, Verdict.NOT_LEARNED),
+        ("covid.roc_auc", True, Verdict.FAILS),
+        ("lesions", False, Verdict.FAILS),
+    ],
+)
+def test_of_two_arms_that_know_nothing_none_is_judged(
+    tmp_path: Path, measure: str, knowing: bool, wanted: Verdict
+) -> None:
+    """Equal to the digit, which would leave no room for a difference; but there is nothing that could differ."""
+    claims = [{"source": "", "says": "", "arm": "joint", "against": "alone", "measure": measure}]
+    path = write_comparison(tmp_path, {"claims": claims, "measures": [measure], "choice": None}, train=1, val=1)
+    told = [("covid_19" if number % 3 else "other_pneumonia") for number in range(24)]
+    guess, known = ([scan(n, one, p(n, one), lesions=0.3) for n, one in enumerate(told)] for p in (
+        lambda number, one: 0.1 * (number % 2), lambda number, one: 0.1 + 0.8 * (one == "covid_19")
+    ))  # fmt: skip
+    found = find(read_comparison(path), {"joint": [guess] * 3, "alone": [known if knowing else guess] * 3})
+    assert [one.verdict for one in found.judged] == [wanted]
 
 
 def test_measures_are_of_the_scans_they_name() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from training.compare.configuration import Claim, Comparison
 from training.compare.held_out import Scan
-from training.compare.measures import LOWEST, MEAN, measure_of
+from training.compare.measures import CHANCE, LOWEST, MEAN, measure_of
 from training.metrics import Interval, bootstrap
 from training.metrics.differences import Difference, Measure, paired_difference, pseudo_values
 
@@ -27,6 +27,7 @@ class Verdict(str, Enum):
     HOLDS = "holds"
     FAILS = "does not hold"
     UNDECIDED = "undecided"
+    NOT_LEARNED = "undecided: neither is better than chance"
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def find(comparison: Comparison, read: Read) -> Findings:
     patients = [scan.answers.drawn_with for scan in first]
     table = _Table(read, patients, comparison.measures)
     figures = {arm: {name: table.figure(arm, name) for name in shown(comparison)} for arm in comparison.arms}
-    judged = [_judged(claim, table.difference(claim.arm, claim.against, claim.measure)) for claim in comparison.claims]
+    judged = [_judged(claim, table) for claim in comparison.claims]
     return Findings(figures, judged, _chosen(comparison, table))
 
 
@@ -127,8 +128,22 @@ class _Table:
         return paired_difference(list(zip(one, other, strict=True)), self._patients)
 
 
-def _judged(claim: Claim, difference: Difference | None) -> Judged:
-    return Judged(claim, difference, Verdict.UNDECIDED if difference is None else verdict_on(claim, difference))
+def _judged(claim: Claim, table: _Table) -> Judged:
+    difference = table.difference(claim.arm, claim.against, claim.measure)
+    if difference is None:
+        return Judged(claim, None, Verdict.UNDECIDED)
+    figures = [table.figure(arm, claim.measure) for arm in (claim.arm, claim.against)]
+    verdict = verdict_on(claim, difference) if _some_is_better_than_chance(claim, figures) else Verdict.NOT_LEARNED
+    return Judged(claim, difference, verdict)
+
+
+def _some_is_better_than_chance(claim: Claim, figures: Sequence[Figure | None]) -> bool:
+    """Whether there is something to judge: of two arms that know nothing, neither can be the better one.
+
+    True of measures without a level of chance.
+    """
+    chance = CHANCE.get(claim.measure.rpartition(".")[2])
+    return chance is None or any(one is not None and one.interval.low > chance for one in figures)
 
 
 def verdict_on(claim: Claim, difference: Difference) -> Verdict:

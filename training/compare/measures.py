@@ -31,6 +31,9 @@ MEASURES: dict[str, str] = {
 LOWEST = {"affected_percent.spearman_rho": -1.0, "mean": -1.0}
 """Where a measure's range begins, if not at 0; all end at 1."""
 
+CHANCE = {"roc_auc": 0.5, "spearman_rho": 0.0}
+"""What a ranking that knows nothing reaches, by the last part of a measure's name."""
+
 MEAN = "mean"
 MEAN_TITLE = "Mean of all measures"
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MEAN, _TRAINING, _QUIET = "#1f5fa8", "#e08a2e", "#777777"
-_VERDICTS = {Verdict.HOLDS: "#2e7d32", Verdict.FAILS: "#b3261e", Verdict.UNDECIDED: "#777777"}
+_VERDICTS = {Verdict.HOLDS: "#2e7d32", Verdict.FAILS: "#b3261e"}
 
 
 def draw_figures(comparison: Comparison, findings: Findings) -> bytes:
@@ -61,7 +61,7 @@ def draw_differences(judged: Sequence[Judged], labels: Sequence[str]) -> bytes:
         margin = one.claim.margin
         axes.fill_betweenx((place - 0.35, place + 0.35), -margin, margin, color=_QUIET, alpha=0.15, linewidth=0)
         if one.difference is not None:
-            found, color = one.difference, _VERDICTS[one.verdict]
+            found, color = one.difference, _VERDICTS.get(one.verdict, _QUIET)
             axes.plot((found.low, found.high), (place, place), color=color, linewidth=2, solid_capstyle="butt")
             axes.plot(found.value, place, "o", color=color, markersize=6)
     axes.set_yticks(range(len(judged)), labels, fontsize=8)
