@@ -75,6 +75,9 @@ def analyze_command(
     fill_with: FillOption = None,
     device: DeviceOption = "auto",
     series: Annotated[str | None, typer.Option(help="Series Instance UID, when the folder holds several.")] = None,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Write a map of how uncertain the lesions are, too (joint).")
+    ] = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -87,7 +90,19 @@ def analyze_command(
 
     with _reported(as_json) as face:
         chosen = make_engine(engine, bundle, device, fill_with)
+        if uncertainty:
+            _ask_for_uncertainty(chosen)
         _run(lambda progress: read_scan(scan, chosen, progress, series), chosen, output, overwrite, face)
+
+
+def _ask_for_uncertainty(engine: Engine) -> None:
+    """:raises InputError: when the engine has no such map."""
+    from COVIDMultitaskLib.engines.contract import UNCERTAINTY
+    from COVIDMultitaskLib.errors import InputError
+
+    if not hasattr(engine, "evidence"):
+        raise InputError(f"The engine {engine.name} does not tell its uncertainty; leave out --uncertainty.")
+    engine.evidence = frozenset({UNCERTAINTY})
 
 
 @app.command("demo")

@@ -110,6 +110,21 @@ def assert_refused(command, tmp_path: Path, exit_code: int, sentence: str, *argu
 # ---- what works -------------------------------------------------------------------------------------------
 
 
+def test_uncertainty_is_written_when_asked_for(command, chest: Path, tmp_path: Path) -> None:
+    assert command("analyze", chest, "-o", tmp_path / "sure").exit_code == 0
+    assert command("analyze", chest, "-o", tmp_path / "unsure", "--uncertainty").exit_code == 0
+    written = {path.name for path in (tmp_path / "unsure").iterdir()} - {
+        path.name for path in (tmp_path / "sure").iterdir()
+    }
+    assert written == {"evidence_uncertainty.nrrd"}
+
+
+def test_an_engine_without_uncertainty_says_so(command, chest: Path, tmp_path: Path) -> None:
+    refused = command("analyze", chest, "-o", tmp_path / "out", "--engine", "m2unet", "--uncertainty", bundle=None)
+    assert refused.exit_code == 2 and "The engine m2unet does not tell its uncertainty" in refused.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_analysis_writes_all_its_results(command, chest: Path, tmp_path: Path) -> None:
     from COVIDMultitaskLib.reading import read_label_map, read_volume
 
