@@ -14,7 +14,7 @@ from training.configuration import read_experiment
 from training.data.dataset import Case
 from training.data.record import KNOWN_EMPTY, LesionKind, Record
 from training.learning.run import Run
-from training.learning.sampling import Draws, Pool, kinds_of, tasks_of
+from training.learning.sampling import Draws, Pool, reasons_of, tasks_of
 from training.learning.sources import gather
 
 MASKED = {"lesions": KNOWN_EMPTY, "lesion_kind": LesionKind.CLASSES}
@@ -24,7 +24,7 @@ PUBLISHED = {"not_covid_19": 0.25, "covid_19_without_lesions": 0.25, "covid_19_w
 
 def pool_of(records: list[Record]) -> Pool:
     """The records as scans of one source."""
-    reasons = [tasks | kinds_of(record, tasks) for record in records for tasks in [tasks_of(record)]]
+    reasons = [reasons_of(record, tasks_of(record)) for record in records]
     return Pool("t", [Case(record, torch.zeros(2, 2, 2)) for record in records], reasons, move=False)
 
 

@@ -12,8 +12,13 @@ from training.learning.learner import Batch
 
 def scan_of(batch: Batch, number: int, spacing_mm: float) -> Volume:
     """One scan of a batch as an engine gets it: upright, with cubic voxels."""
-    hu = batch["hu"][number].float().cpu().numpy()
-    return Volume(hu, Geometry(hu.shape, (spacing_mm,) * 3, (0.0, 0.0, 0.0)))
+    return upright_volume(batch["hu"][number], spacing_mm)
+
+
+def upright_volume(hu: torch.Tensor, spacing_mm: float) -> Volume:
+    """Hounsfield units (z, y, x) as an upright scan with cubic voxels."""
+    array = hu.float().cpu().numpy()
+    return Volume(array, Geometry(array.shape, (spacing_mm,) * 3, (0.0, 0.0, 0.0)))
 
 
 def hu_in(scan: Volume, box: Geometry) -> torch.Tensor:

@@ -31,7 +31,7 @@ from training.calibration import BundleCalibration
 from training.calibration.held_out import patient_of
 from training.data.dataset import Case, collate
 from training.data.record import NOT_ANNOTATED
-from training.engines.boxes import hu_in, mask_in, scan_of
+from training.engines.boxes import hu_in, mask_in, scan_of, upright_volume
 from training.engines.heads import Row, calibrated_heads
 from training.engines.lungs import lung_areas
 from training.learning.learner import Batch, Learner
@@ -194,9 +194,7 @@ class DeepSCCovidLearner(Learner):
         assert case.lobes is not None
         lobes, identity = case.lobes.numpy(), EngineIdentity("masks", "", "", "", "", "")
         inside = np.where(lobes > 0, lesions.cpu().numpy(), 0).astype(np.uint8)
-        return measure(
-            scan_of({"hu": case.hu[None]}, 0, self.spacing_mm), Prediction(identity, lobes=lobes, lesions=inside)
-        )
+        return measure(upright_volume(case.hu, self.spacing_mm), Prediction(identity, lobes=lobes, lesions=inside))
 
 
 def _deep_lesion_term(logits: Sequence[torch.Tensor], lesions: torch.Tensor | None) -> Term:

@@ -19,7 +19,6 @@ from COVIDMultitaskLib.errors import InputError, NotChestCTError
 from COVIDMultitaskLib.labels import LOBES
 from COVIDMultitaskLib.pipeline import analyze
 from COVIDMultitaskLib.progress import Progress
-from COVIDMultitaskLib.volume import Geometry, Volume
 from training.evaluate.answers import Answers, Truth, affected_percent, found_in
 from training.evaluate.records import means_by_class
 from training.evaluate.showing import as_plain, print_failures, print_weights, report, save_report, tracked
@@ -82,13 +81,16 @@ def look_at(engine: Engine, case: Case, spacing_mm: float) -> tuple[Answers, dic
 
     :raises NotChestCTError: when the engine finds no chest in it.
     """
+    from training.calibration.held_out import patient_of
+    from training.engines.boxes import upright_volume
+
     assert case.lobes is not None and case.lesions is not None
-    hu, lobes, lesions = (one.numpy() for one in (case.hu, case.lobes, case.lesions))
-    analysis = analyze(Volume(hu, Geometry(hu.shape, (spacing_mm,) * 3, (0.0, 0.0, 0.0))), engine, Progress())
+    lobes, lesions = case.lobes.numpy(), case.lesions.numpy()
+    analysis = analyze(upright_volume(case.hu, spacing_mm), engine, Progress())
     record = case.record
     truth = Truth(record.severity, record.diagnosis, record.covid, affected_percent=affected_percent(lesions, lobes))
     overlaps = dict(_overlaps(analysis.prediction, lobes, lesions, record.severity == "severe"))
-    return Answers(record.id, record.patient_id or record.group, truth, found_in(analysis)), overlaps
+    return Answers(record.id, patient_of(record), truth, found_in(analysis)), overlaps
 
 
 def _overlaps(

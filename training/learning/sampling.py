@@ -60,18 +60,18 @@ def tasks_of(record: Record) -> frozenset[str]:
     return frozenset(task for task, known in told.items() if known)
 
 
-def kinds_of(record: Record, tasks: Set[str]) -> frozenset[str]:
-    """Of which kinds a case is, as ``training.configuration.Kind`` names them.
+def reasons_of(record: Record, tasks: Set[str]) -> frozenset[str]:
+    """Why a case may be drawn: what it can teach, and of which kinds it is (``training.configuration.Kind``).
 
     :param tasks: whose labels it keeps.
     """
-    kinds = set()
+    kinds: set[str] = set()
     if "severity" in tasks and record.severity is not None:
         kinds.add(record.severity)
     if "diagnosis" in tasks and record.covid is not None:
         masked = "covid_19_with_lesions" if "lesions" in tasks else "covid_19_without_lesions"
         kinds.add(masked if record.covid else "not_covid_19")
-    return frozenset(kinds)
+    return frozenset(tasks | kinds)
 
 
 def is_slice(record: Record) -> bool:

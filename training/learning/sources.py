@@ -19,7 +19,7 @@ from training.data.splits import Split, fold_records, read_split, split_records
 from training.data.synthetic import SOURCE, PartlyLabelled, Simulation, SyntheticCases
 from training.engines import learner_class
 from training.learning.run import Run
-from training.learning.sampling import Cases, Pool, is_slice, kinds_of, tasks_of
+from training.learning.sampling import Cases, Pool, is_slice, reasons_of, tasks_of
 from training.synthesis.cases import CaseSettings
 
 Tell = Callable[[str], None]
@@ -86,7 +86,7 @@ def _add_synthetic(
     simulation.make(max(1, experiment.hardware.workers))
     shares = {str(task): share for task, share in wanted.labels.items()}
     cases = PartlyLabelled(SyntheticCases(simulation.folder / "train", wanted.train), shares, experiment.seed)
-    reasons = [tasks | kinds_of(cases.record(index), tasks) for index, tasks in enumerate(cases.tasks)]
+    reasons = [reasons_of(cases.record(index), tasks) for index, tasks in enumerate(cases.tasks)]
     pools.append(Pool(SOURCE, cases, reasons, wanted.weight, move=False))
     held_out.append(SyntheticCases(simulation.folder / "validation", wanted.val))
     described["sources"].append(
@@ -162,6 +162,6 @@ def _add_records(source: Source, records: Sequence[Record], cache: PreparedCache
     for slices in (False, True):
         kept = [record for record in records if is_slice(record) == slices]
         if kept:
-            reasons = [tasks | kinds_of(record, tasks) for record in kept for tasks in [tasks_of(record)]]
+            reasons = [reasons_of(record, tasks_of(record)) for record in kept]
             name = f"{source.dataset} slices" if slices else source.dataset
             pools.append(Pool(name, RecordDataset(kept, cache), reasons, source.weight, slices))
