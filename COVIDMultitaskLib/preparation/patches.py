@@ -9,21 +9,32 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-SLICES_AT_MOST = 50
-"""A regular grid takes patches from so many slices at most, so that each can be covered by several."""
+SLICES_WANTED = 50
+"""A regular grid takes patches from so many slices, so that each is covered by several; from more where a patch is so
+large that a slice has too few places for it."""
 
 
 def patches_on_grid(lungs: np.ndarray, side: int, count: int) -> np.ndarray:
     """Exactly ``count`` patches spread evenly over the lungs: over the slices, and in each over the lungs' box.
 
-    Depends on nothing but the lungs, so that the same scan has the same patches.
+    Depends on nothing but the lungs, so that the same scan has the same patches. None comes twice unless the lungs
+    have fewer places than patches are wanted.
 
     :param lungs: (z, y, x), 0 outside, not empty; each slice at least as large as a patch.
     :param side: of a patch, in voxels.
     :return: int (count, 3), first voxel (z, y, x) of each patch.
     """
     with_lung = np.flatnonzero(lungs.any((1, 2)))
-    slices = with_lung[np.unique(_evenly(len(with_lung), min(len(with_lung), SLICES_AT_MOST)))]
+    number = min(len(with_lung), SLICES_WANTED)
+    places = _places(lungs, with_lung[_evenly(len(with_lung), number)], side, count)
+    while len(places) < count and number < len(with_lung):
+        number = min(len(with_lung), -(-number * count // len(places)))
+        places = _places(lungs, with_lung[_evenly(len(with_lung), number)], side, count)
+    return places[_evenly(len(places), count)]
+
+
+def _places(lungs: np.ndarray, slices: np.ndarray, side: int, count: int) -> np.ndarray:
+    """Different places (n, 3) for about ``count`` patches in some slices, fewer where a patch is as large as a lung."""
     rows, columns = _rows_and_columns(-(-count // len(slices)))
     starts = [
         (z, y, x)
@@ -31,7 +42,7 @@ def patches_on_grid(lungs: np.ndarray, side: int, count: int) -> np.ndarray:
         for y in _starts(lungs[z].any(1), side, rows)
         for x in _starts(lungs[z].any(0), side, columns)
     ]
-    return np.array(starts)[_evenly(len(starts), count)]
+    return np.unique(starts, axis=0)
 
 
 def patches_at_random(lungs: np.ndarray, side: int, count: int, chance: np.random.Generator) -> np.ndarray:

@@ -36,6 +36,21 @@ def test_a_regular_grid_has_exactly_as_many_patches_and_lies_over_lung(mask: np.
 
 
 @settings(max_examples=60, deadline=None)
+@given(lungs(), st.integers(1, 12))
+def test_no_patch_comes_twice_while_there_are_slices_enough(mask: np.ndarray, count: int) -> None:
+    slices = mask.any((1, 2)).sum()
+    assert len(np.unique(patches_on_grid(mask, SIDE, count), axis=0)) >= min(count, slices)
+
+
+def test_patches_as_large_as_the_lungs_come_from_more_slices() -> None:
+    mask = np.zeros((240, 100, 130), bool)
+    mask[10:230, 20:80, 15:115] = True
+    starts = patches_on_grid(mask, 96, 200)
+    assert len(np.unique(starts, axis=0)) == 200
+    assert starts[0, 0] == 10 and starts[-1, 0] == 229 and np.diff(np.unique(starts[:, 0])).max() <= 3
+
+
+@settings(max_examples=60, deadline=None)
 @given(lungs(), st.integers(0, 1000))
 def test_random_patches_hold_lung_and_depend_on_the_seed_alone(mask: np.ndarray, seed: int) -> None:
     starts = patches_at_random(mask, SIDE, 9, np.random.default_rng(seed))
