@@ -1,6 +1,6 @@
 """The one place where labels, names, colours and codes are declared.
 
-Label values are those written to ``lobes.nrrd`` and ``lesions.nrrd`` and learned
+Label values are those written to ``lobes.nrrd``, ``lungs.nrrd`` and ``lesions.nrrd`` and learned
 by the networks. Colours are sRGB in 0..255. Codes are SNOMED CT unless a scheme is
 named.
 """
@@ -82,6 +82,12 @@ LESIONS: tuple[Label, ...] = (
         MORPHOLOGICALLY_ALTERED_STRUCTURE,
     ),
 )
+
+LUNG_LABELS: tuple[Label, ...] = (
+    Label(1, "left", "Left lung", (86, 156, 214), LUNG, ANATOMICAL_STRUCTURE, LEFT),
+    Label(2, "right", "Right lung", (197, 134, 192), LUNG, ANATOMICAL_STRUCTURE, RIGHT),
+)
+"""Where an engine knows the lungs but not their lobes."""
 
 LUNGS: dict[str, tuple[int, ...]] = {
     "left": (LEFT_UPPER, LEFT_LOWER),

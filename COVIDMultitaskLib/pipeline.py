@@ -16,6 +16,8 @@ from COVIDMultitaskLib.volume import IntensityKind, Volume
 from COVIDMultitaskLib.writing import OutputFolder, write_bytes, write_json, write_picture, write_volume
 
 LOBES_FILE = "lobes.nrrd"
+LUNGS_FILE = "lungs.nrrd"
+"""Instead of the lobes, from an engine that knows the lungs alone."""
 LESIONS_FILE = "lesions.nrrd"
 FINDINGS_FILE = "findings.json"
 OVERVIEW_FILE = "overview.png"
@@ -102,7 +104,9 @@ def write_analysis(analysis: Analysis, folder: OutputFolder, progress: Progress,
 
 
 def _write_label_maps(volume: Volume, prediction: Prediction, folder: OutputFolder, progress: Progress) -> None:
-    for labels, name, done in ((prediction.lobes, LOBES_FILE, 0.2), (prediction.lesions, LESIONS_FILE, 0.4)):
+    lungs = prediction.lungs if prediction.lobes is None else None
+    maps = ((prediction.lobes, LOBES_FILE, 0.2), (lungs, LUNGS_FILE, 0.2), (prediction.lesions, LESIONS_FILE, 0.4))
+    for labels, name, done in maps:
         if labels is not None:
             write_volume(volume.with_array(labels), folder / name)
         progress.advance(done)
@@ -151,7 +155,7 @@ def analyze_to_folder(
     :param overview: whether to draw the overview, which needs matplotlib (Slicer has none).
     :raises OutputError: when results are there already or cannot be written.
     """
-    results = (*RESULT_FILES, LESIONS_PICTURE, EVIDENCE_FILE, EVIDENCE_MAP.format(name="*"))
+    results = (*RESULT_FILES, LUNGS_FILE, LESIONS_PICTURE, EVIDENCE_FILE, EVIDENCE_MAP.format(name="*"))
     with OutputFolder(output, results, overwrite) as folder:
         analysis = analyze(read(progress), engine, progress)
         write_analysis(analysis, folder, progress, overview)

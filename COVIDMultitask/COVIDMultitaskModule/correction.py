@@ -15,9 +15,9 @@ import vtk
 from COVIDMultitaskLib.errors import InputError
 
 from .result_nodes import MODEL, resultsOf
-from .scene_writer import readMask, readRecord, writeRecord, writeSegmentation, writeTable
+from .scene_writer import LABELS, readMask, readRecord, writeRecord, writeSegmentation, writeTable
 
-KINDS = ("lobes", "lesions")
+KINDS = tuple(LABELS)
 
 _OF_THE_SCAN = ("slices_missing", "thick_slices", "intensities_not_hu", "kernel_unknown", "contrast_unknown",
                 "unlike_training_data")  # fmt: skip
@@ -83,7 +83,7 @@ class Corrections:
     def _mask(self, kind: str) -> np.ndarray | None:
         """A mask as it is now; read again only when it was changed.
 
-        :param kind: "lobes" or "lesions", or these with ``MODEL`` added.
+        :param kind: of ``KINDS``, or one of these with ``MODEL`` added.
         """
         if kind in self._stale or kind not in self._masks:
             self._stale.discard(kind)
@@ -146,7 +146,7 @@ class Corrections:
         from COVIDMultitaskLib.measuring.differential import compare_again
 
         isHounsfield = (findings.get("input") or {}).get("intensity", "hounsfield") == "hounsfield"
-        measures = self._meterFor(isHounsfield).measure(masks["lobes"], masks["lesions"])
+        measures = self._meterFor(isHounsfield).measure(masks["lobes"], masks["lesions"], masks["lungs"])
         kept = [flag for flag in findings.get("quality") or [] if flag.get("flag") in _OF_THE_SCAN]
         measured = dataclasses.asdict(measures)
         if findings.get("differential"):

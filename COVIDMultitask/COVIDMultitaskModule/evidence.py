@@ -27,11 +27,16 @@ def writeEvidence(volumeNode, results: Results) -> None:
             removeNode(stale)
     for name, values in results.evidence.items():
         _writeMap(volumeNode, name, values)
-    record = {"parts": results.parts, "maps": {name: _summary(values, results) for name, values in
-                                               results.evidence.items()}}  # fmt: skip
-    if record["parts"] or record["maps"] or findResult(volumeNode, "evidence") is not None:
+    _writeRecord(volumeNode, results)
+
+
+def _writeRecord(volumeNode, results: Results) -> None:
+    maps = {name: _summary(values, results) for name, values in results.evidence.items()}
+    if maps or results.parts:
         node = resultNode(volumeNode, "evidence", "{scan} evidence record", isHidden=True)
-        node.SetText(json.dumps(record, allow_nan=False))
+        node.SetText(json.dumps({"parts": results.parts, "maps": maps}, allow_nan=False))
+    elif (stale := findResult(volumeNode, "evidence")) is not None:
+        volumeNode.GetScene().RemoveNode(stale)
 
 
 def readEvidence(volumeNode) -> dict[str, Any]:
@@ -74,8 +79,8 @@ def _setLook(display) -> None:
 
 def _summary(values: np.ndarray, results: Results) -> dict[str, Any]:
     """Means in per cent: over the lungs, over the lesions, and over each listed lesion with its place."""
-    lesions = results.lesions
-    record: dict[str, Any] = {"lungs": _mean(values, results.lobes), "lesions": _mean(values, lesions), "places": []}
+    lungs, lesions = results.lobes if results.lobes is not None else results.lungs, results.lesions
+    record: dict[str, Any] = {"lungs": _mean(values, lungs), "lesions": _mean(values, lesions), "places": []}
     if lesions is None:
         return record
     for component in _components(results.findings):

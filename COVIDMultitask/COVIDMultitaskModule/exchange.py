@@ -87,6 +87,7 @@ class Results:
     :param findings: content of ``findings.json``.
     :param evidence: maps in per cent, uint8 (z, y, x), by name.
     :param parts: contributions of slices or patches, by name; see ``COVIDMultitaskLib.pipeline.EVIDENCE_FILE``.
+    :param lungs: as ``lobes``, from an engine that knows the lungs but not their lobes.
     """
 
     lobes: np.ndarray | None
@@ -94,6 +95,12 @@ class Results:
     findings: dict
     evidence: Mapping[str, np.ndarray] = field(default_factory=dict)
     parts: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    lungs: np.ndarray | None = None
+
+    @property
+    def labelmaps(self) -> dict[str, np.ndarray | None]:
+        """All label maps, by kind."""
+        return {"lobes": self.lobes, "lungs": self.lungs, "lesions": self.lesions}
 
 
 def writeScan(volumeNode, path: Path) -> None:
@@ -125,6 +132,7 @@ def readResults(folder: Path, shape: tuple[int, int, int]) -> Results:
         findings,
         {name: array for name, path in maps.items() if (array := _labels(path, shape)) is not None},
         _parts(folder / "evidence.json"),
+        _labels(folder / "lungs.nrrd", shape),
     )
 
 

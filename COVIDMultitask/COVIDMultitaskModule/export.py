@@ -27,14 +27,14 @@ from .result_nodes import removeNode
 from .scene_writer import ResultNodes, exportLabelmap, readMask, readRecord, readResults
 
 FORMATS = {"NRRD": ".nrrd", "NIfTI": ".nii.gz"}
-CASE_FILES = ("findings.json", "findings_corrected.json", "findings.csv", "lobes.n*", "lesions.n*", "evidence.json",
-              "evidence_*.nrrd")  # fmt: skip
+CASE_FILES = ("findings.json", "findings_corrected.json", "findings.csv", "lobes.n*", "lungs.n*", "lesions.n*",
+              "evidence.json", "evidence_*.nrrd")  # fmt: skip
 """What an export of a case may write."""
 OVERVIEW = "overview.png"
 
 
 def exportCase(volumeNode, folder: Path, suffix: str = ".nrrd", overwrite: bool = False) -> list[Path]:
-    """Write findings.json, findings.csv, lobes and lesions (corrected ones where they were corrected), and evidence.
+    """Write findings.json, findings.csv, label maps (corrected ones where they were corrected), and evidence.
 
     :param suffix: of the label maps, a value of ``FORMATS``.
     :param overwrite: whether earlier results in the folder may be replaced.
@@ -48,9 +48,8 @@ def exportCase(volumeNode, folder: Path, suffix: str = ".nrrd", overwrite: bool 
     with OutputFolder(folder, CASE_FILES, overwrite) as output:
         for name, text in {**_texts(view), **_evidenceText(volumeNode)}.items():
             write_text(text, output / name)
-        for kind in ("lobes", "lesions"):
-            if nodes.segmentation(kind) is not None:
-                _writeLabelmap(nodes.segmentation(kind), volumeNode, output / f"{kind}{suffix}")
+        for kind, node in nodes.segmentations.items():
+            _writeLabelmap(node, volumeNode, output / f"{kind}{suffix}")
         for name, node in evidenceMaps(volumeNode).items():
             _writeVolume(node, output / f"evidence_{name}.nrrd")
         return _published(output)
@@ -111,8 +110,8 @@ def overviewPicture(volumeNode) -> bytes:
     _nodes, view = _resultsOf(volumeNode)
     findings = Findings.from_dict({key: value for key, value in view.current.items() if key != "correction"})
     volume = Volume(slicer.util.arrayFromVolume(volumeNode), geometryOf(volumeNode))
-    masks = readMask(volumeNode, "lobes"), readMask(volumeNode, "lesions")
-    return draw_overview(volume, Prediction(findings.engine, *masks), findings)
+    lobes, lungs, lesions = (readMask(volumeNode, kind) for kind in ("lobes", "lungs", "lesions"))
+    return draw_overview(volume, Prediction(findings.engine, lobes, lesions, lungs=lungs), findings)
 
 
 def pictureOf(view) -> bytes:
@@ -140,7 +139,7 @@ def dicomSegProblem(volumeNode) -> str | None:
 
 
 def exportDicomSeg(volumeNode, folder: Path) -> list[Path]:
-    """Write lobes and lesions as a DICOM SEG file each.
+    """Write lobes (or lungs) and lesions as a DICOM SEG file each.
 
     :return: the files written.
     :raises InputError: when the scan has no results, or cannot be referred to.
@@ -152,8 +151,8 @@ def exportDicomSeg(volumeNode, folder: Path) -> list[Path]:
         raise InputError(problem)
     corrected = view.correction.kinds if view.correction else ()
     with OutputFolder(folder, (), overwrite=True) as output:
-        for kind in ("lobes", "lesions"):
-            node, mask = nodes.segmentation(kind), readMask(volumeNode, kind)
+        for kind, node in nodes.segmentations.items():
+            mask = readMask(volumeNode, kind)
             if mask is not None and mask.any():
                 _nameAlgorithm(node, view.originOf(kind), kind in corrected)
                 _writeSeg(node, output.staging, f"{kind}.dcm")

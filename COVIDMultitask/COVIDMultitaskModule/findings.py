@@ -94,7 +94,7 @@ class Place:
 class Correction:
     """Who changed which masks, and when.
 
-    :param kinds: "lobes", "lesions" or both.
+    :param kinds: which of "lobes", "lungs" and "lesions".
     :param by: a name; empty when none was given.
     :param time: ISO 8601.
     """

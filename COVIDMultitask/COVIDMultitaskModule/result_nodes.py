@@ -13,7 +13,7 @@ SCAN_ROLE = "COVIDMultitask.scan"
 KIND_ATTRIBUTE = "COVIDMultitask.result"
 
 MODEL = " (model)"
-"""Added to "lobes" and "lesions": the model's own masks, kept out of sight while those are corrected."""
+"""Added to "lobes", "lungs" and "lesions": the model's own masks, kept out of sight while those are corrected."""
 MAP = "map:"
 """Before the name of an evidence map."""
 

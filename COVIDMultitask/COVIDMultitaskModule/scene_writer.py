@@ -1,4 +1,4 @@
-"""Results in the scene: two segmentations, tables, evidence, and label maps on demand.
+"""Results in the scene: segmentations, tables, evidence, and label maps on demand.
 
 Everything is written in the scan's own voxel grid and put under the scan's own parent
 transform *before* any voxel comes in. Then no voxel is ever moved by a transform, linear or
@@ -17,7 +17,7 @@ import slicer
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
-from COVIDMultitaskLib.labels import LESIONS, LOBES, Label
+from COVIDMultitaskLib.labels import LESIONS, LOBES, LUNG_LABELS, Label
 
 from .compat import moduleLogic
 from .compat import tr as _
@@ -27,7 +27,8 @@ from .findings import COLUMNS, FindingsView, Row
 from .result_nodes import KIND_ATTRIBUTE, MODEL, findResult, placeBeside, removeNode, resultNode
 from .terminology import loadContext, terminologyEntry
 
-LABELS: dict[str, Sequence[Label]] = {"lobes": LOBES, "lesions": LESIONS}
+LABELS: dict[str, Sequence[Label]] = {"lobes": LOBES, "lungs": LUNG_LABELS, "lesions": LESIONS}
+"""What the segmentations hold, by kind. Of lobes and lungs a result has one kind at most."""
 
 _LABELMAP = "Binary labelmap"
 """Slicer's name of the representation."""
@@ -42,7 +43,8 @@ class Look:
     surface: float
 
 
-LOOKS = {"lobes": Look(fill=0.15, outline=0.7, surface=0.25), "lesions": Look(fill=0.5, outline=1.0, surface=1.0)}
+_SEEN_THROUGH = Look(fill=0.15, outline=0.7, surface=0.25)
+LOOKS = {"lobes": _SEEN_THROUGH, "lungs": _SEEN_THROUGH, "lesions": Look(fill=0.5, outline=1.0, surface=1.0)}
 """Lesions are seen through the lobes."""
 
 
@@ -51,12 +53,20 @@ class ResultNodes:
     """The nodes of one analysis; ``None``: the engine did not answer that."""
 
     lobes: Any | None
+    lungs: Any | None
     lesions: Any | None
     table: Any
 
-    def segmentation(self, kind: str):
-        """The node of "lobes" or "lesions"."""
-        return {"lobes": self.lobes, "lesions": self.lesions}[kind]
+    @property
+    def segmentations(self) -> dict[str, Any]:
+        """Those that there are, by kind."""
+        found = {"lobes": self.lobes, "lungs": self.lungs, "lesions": self.lesions}
+        return {kind: node for kind, node in found.items() if node is not None}
+
+    @property
+    def anatomy(self) -> str | None:
+        """Whether the lesions lie in "lobes" or in "lungs"; ``None``: the engine told neither."""
+        return next((kind for kind in ("lobes", "lungs") if kind in self.segmentations), None)
 
 
 def writeResults(volumeNode, results: Results) -> ResultNodes:
@@ -66,19 +76,18 @@ def writeResults(volumeNode, results: Results) -> ResultNodes:
     :param results: label maps on its grid, and findings.
     """
     loadContext(moduleLogic("terminologies"))
-    lobes = _writeKind(volumeNode, "lobes", results.lobes)
-    lesions = _writeKind(volumeNode, "lesions", results.lesions)
+    nodes = {kind: _writeKind(volumeNode, kind, labelmap) for kind, labelmap in results.labelmaps.items()}
     writeRecord(volumeNode, results.findings, None)
     writeEvidence(volumeNode, results)
-    return ResultNodes(lobes, lesions, writeTable(volumeNode, results.findings))
+    return ResultNodes(**nodes, table=writeTable(volumeNode, results.findings))
 
 
 def readResults(volumeNode) -> ResultNodes | None:
     """The nodes of the volume's analysis in the scene, also in one that was loaded; ``None``: there was none."""
-    found = {kind: findResult(volumeNode, kind) for kind in ("lobes", "lesions", "findings")}
-    if found["findings"] is None or readRecord(volumeNode) is None:
+    table = findResult(volumeNode, "findings")
+    if table is None or readRecord(volumeNode) is None:
         return None
-    return ResultNodes(found["lobes"], found["lesions"], found["findings"])
+    return ResultNodes(**{kind: findResult(volumeNode, kind) for kind in LABELS}, table=table)
 
 
 def writeRecord(volumeNode, findings: Mapping[str, Any], corrected: Mapping[str, Any] | None) -> None:
@@ -118,7 +127,7 @@ def writeModelMask(volumeNode, kind: str, labelmap: np.ndarray) -> None:
 def readMask(volumeNode, kind: str) -> np.ndarray | None:
     """The labels (z, y, x), uint8, of a result on its scan's grid; ``None``: there is no such result.
 
-    :param kind: "lobes" or "lesions", or these with ``MODEL`` added. Segments that the user added do not count; where
+    :param kind: of ``LABELS``, or one of these with ``MODEL`` added. Segments that the user added do not count; where
         segments overlap, the later wins.
     """
     node = findResult(volumeNode, kind)
@@ -201,12 +210,12 @@ def _resampled(node, volumeNode, values: Mapping[str, int]) -> np.ndarray:
 def writeSegmentation(volumeNode, kind: str, labelmap: np.ndarray):
     """One segmentation of all labels of a kind, in one layer.
 
-    :param kind: ``"lobes"`` or ``"lesions"``.
+    :param kind: of ``LABELS``.
     :param labelmap: uint8 (z, y, x) on the volume's grid, values of ``LABELS[kind]``.
     :return: a ``vtkMRMLSegmentationNode``; its segments' identifiers are the labels' keys, and
         a label without voxels is an empty segment.
     """
-    name = {"lobes": _("{scan} lobes"), "lesions": _("{scan} lesions")}[kind]
+    name = {"lobes": _("{scan} lobes"), "lungs": _("{scan} lungs"), "lesions": _("{scan} lesions")}[kind]
     node = resultNode(volumeNode, kind, name)
     if node.GetDisplayNode() is None:
         node.CreateDefaultDisplayNodes()

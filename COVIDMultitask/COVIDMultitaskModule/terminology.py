@@ -18,7 +18,7 @@ from pathlib import Path
 
 import vtk
 
-from COVIDMultitaskLib.labels import LESIONS, LOBES, LUNG, Code, Label
+from COVIDMultitaskLib.labels import LESIONS, LOBES, LUNG, LUNG_LABELS, Code, Label
 from COVIDMultitaskLib.resources import resource
 
 CONTEXT_NAME = "Segmentation category and type - COVIDMultitask"
@@ -43,7 +43,7 @@ def _code(code: Code | None) -> str:
     return f"{code.scheme}^{code.value}^{code.meaning}" if code else _NO_CODE
 
 
-def terminologyContext(labels: Sequence[Label] = LOBES + LESIONS) -> dict:
+def terminologyContext(labels: Sequence[Label] = LOBES + LUNG_LABELS + LESIONS) -> dict:
     """The content of the shipped list, in the layout of dcmqi's segment contexts."""
     categories: dict[Code, list[Label]] = {}
     for label in labels:

@@ -90,7 +90,8 @@ class Prediction:
     :param evidence: what the answers rest on, by name (letters, digits, ``_``): maps (z, y, x) on the input's
         grid with values 0..1, such as "uncertainty", or figures of parts (slices, patches) as rows (x, y, z, figure),
         the part's centre in LPS mm first; the figure is a contribution unless ``pipeline.PART_FIGURES`` says otherwise.
-    :param lungs: uint8 (z, y, x), 1 left and 2 right, from an engine that gives no lobes but knows the lungs.
+    :param lungs: uint8 (z, y, x), values of ``labels.LUNG_LABELS``, from an engine that knows the lungs but not their
+        lobes.
     :param covid: probability of COVID-19, from an engine that tells it only from everything else.
     :param sources: which weights gave an answer that those of ``identity`` did not: by the answer's name, "lungs",
         "lobes" or "lesions".

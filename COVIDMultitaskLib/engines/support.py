@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from COVIDMultitaskLib.engines.contract import Engine, EngineIdentity, Prediction
-from COVIDMultitaskLib.labels import LUNGS
+from COVIDMultitaskLib.labels import LUNG_LABELS, LUNGS
 from COVIDMultitaskLib.progress import Progress
 from COVIDMultitaskLib.volume import Volume
 
@@ -41,12 +41,12 @@ class Support:
         return self._answer
 
     def lungs(self, volume: Volume, progress: Progress) -> np.ndarray:
-        """The left lung as 1 and the right as 2, uint8 (z, y, x) on the scan's grid."""
+        """Values of ``labels.LUNG_LABELS``, uint8 (z, y, x) on the scan's grid."""
         lobes = self.answer(volume, progress).lobes
         assert lobes is not None, "an engine without lobes cannot tell where the lungs are"
         table = np.zeros(256, np.uint8)
-        for value, side in enumerate(("left", "right"), start=1):
-            table[list(LUNGS[side])] = value
+        for lung in LUNG_LABELS:
+            table[list(LUNGS[lung.key])] = lung.value
         return table[lobes]
 
 

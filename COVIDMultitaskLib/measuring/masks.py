@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from COVIDMultitaskLib.labels import LESIONS, LOBES
+from COVIDMultitaskLib.labels import LESIONS, LOBES, LUNG_LABELS, LUNGS
 from COVIDMultitaskLib.volume import Geometry
 
 _SLAB_VOXELS = 2**21
@@ -74,6 +74,16 @@ def cut_masks(lobes: np.ndarray | None, lesions: np.ndarray | None, hu: np.ndarr
     return with_lesions(masks, lesions, geometry)
 
 
+def lobes_standing_for(lungs: np.ndarray) -> np.ndarray:
+    """Each lung as if it were one lobe, for lungs whose lobes nobody knows.
+
+    :param lungs: (z, y, x), values of ``labels.LUNG_LABELS``.
+    :raises ValueError: when there is another value.
+    """
+    _check_values(lungs, len(LUNG_LABELS))
+    return np.array([0, *(LUNGS[lung.key][0] for lung in LUNG_LABELS)], np.uint8)[lungs]
+
+
 def with_lesions(masks: Masks, lesions: np.ndarray | None, geometry: Geometry) -> Masks:
     """The same box with the lesions in it.
 
@@ -91,6 +101,10 @@ def _check(mask: np.ndarray | None, geometry: Geometry, highest: int) -> None:
         return
     if mask.shape != geometry.shape:
         raise ValueError(f"a label map has shape {mask.shape}, the scan {geometry.shape}")
+    _check_values(mask, highest)
+
+
+def _check_values(mask: np.ndarray, highest: int) -> None:
     if mask.size and (int(mask.max()) > highest or int(mask.min()) < 0):
         raise ValueError(f"a label map holds values outside 0..{highest}")
 

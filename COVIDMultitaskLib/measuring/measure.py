@@ -20,12 +20,12 @@ from COVIDMultitaskLib.findings import (
     QualityFlag,
     RegionFindings,
 )
-from COVIDMultitaskLib.labels import DIAGNOSES, LUNGS, SEVERITIES
+from COVIDMultitaskLib.labels import DIAGNOSES, SEVERITIES
 from COVIDMultitaskLib.measuring.boundary import boundary_gradient
 from COVIDMultitaskLib.measuring.components import MIN_LESION_ML, Components, Tally
 from COVIDMultitaskLib.measuring.differential import compare
 from COVIDMultitaskLib.measuring.distribution import Frames, Places, Shares, lung_frames
-from COVIDMultitaskLib.measuring.masks import Masks, cut_masks, lesion_voxels, with_lesions
+from COVIDMultitaskLib.measuring.masks import Masks, cut_masks, lesion_voxels, lobes_standing_for, with_lesions
 from COVIDMultitaskLib.measuring.picture import measure_picture, picture_flags
 from COVIDMultitaskLib.measuring.quality import cut_ends, mask_flags, scan_flags
 from COVIDMultitaskLib.measuring.regions import (
@@ -73,10 +73,7 @@ def _measured(volume: Volume, prediction: Prediction) -> tuple[MaskMeasures, Pic
         found = measure_picture(prediction.lesions, prediction.lungs, volume.geometry.shape)
         return MaskMeasures(None, None, None, None, None, None, None, flags), found
     hu = volume.array if volume.intensity is IntensityKind.HOUNSFIELD else None
-    if prediction.lobes is None and prediction.lungs is not None:
-        measures = _measure_lungs(prediction.lungs, prediction.lesions, volume.geometry, hu)
-    else:
-        measures = measure_masks(prediction.lobes, prediction.lesions, volume.geometry, hu)
+    measures = measure_masks(prediction.lobes, prediction.lesions, volume.geometry, hu, prediction.lungs)
     quality = (*measures.quality, *scan_flags(volume, prediction.unlikeness))
     return replace(measures, quality=tuple(sorted(quality, key=lambda flag: flag.level != "warning"))), None
 
@@ -100,26 +97,27 @@ def _findings(
 
 
 def measure_masks(
-    lobes: np.ndarray | None, lesions: np.ndarray | None, geometry: Geometry, hu: np.ndarray | None = None
+    lobes: np.ndarray | None,
+    lesions: np.ndarray | None,
+    geometry: Geometry,
+    hu: np.ndarray | None = None,
+    lungs: np.ndarray | None = None,
 ) -> MaskMeasures:
     """Measure label maps, an engine's or corrected ones.
 
     :param lobes: (z, y, x), values of ``labels.LOBES``, or None when not assessed.
     :param lesions: (z, y, x), values of ``labels.LESIONS``, or None; where lobes are known, only
         lesion voxels inside them count.
-    :param geometry: of all three arrays.
+    :param geometry: of all arrays.
     :param hu: the scan in HU, or None when its values are not HU.
+    :param lungs: (z, y, x), values of ``labels.LUNG_LABELS``, or None; looked at only where lobes were not assessed.
     :raises ValueError: when shapes differ or a map holds undeclared labels.
     """
-    return MaskMeter(geometry, hu).measure(lobes, lesions)
+    return MaskMeter(geometry, hu).measure(lobes, lesions, lungs)
 
 
-def _measure_lungs(
-    lungs: np.ndarray, lesions: np.ndarray | None, geometry: Geometry, hu: np.ndarray | None
-) -> MaskMeasures:
-    """Where only the lungs are known, 1 left and 2 right: each is measured as if it were one lobe."""
-    stand_in = np.array([0, LUNGS["left"][0], LUNGS["right"][0]], np.uint8)[lungs]
-    measures = measure_masks(stand_in, lesions, geometry, hu)
+def _without_lobes(measures: MaskMeasures) -> MaskMeasures:
+    """What remains where each lung was measured as if it were one lobe."""
     found = measures.lesions
     if found is not None:
         found = replace(found, components=tuple(replace(one, lobe_percent=None) for one in found.components))
@@ -150,19 +148,24 @@ class MaskMeter:
     def __init__(self, geometry: Geometry, hu: np.ndarray | None = None) -> None:
         self._geometry = geometry
         self._hu = hu
-        self._lobes: np.ndarray | None = None
+        self._outline: np.ndarray | None = None
         self._lungs: _Lungs | None = None
 
-    def measure(self, lobes: np.ndarray | None, lesions: np.ndarray | None) -> MaskMeasures:
+    def measure(
+        self, lobes: np.ndarray | None, lesions: np.ndarray | None, lungs: np.ndarray | None = None
+    ) -> MaskMeasures:
         """The same as :func:`measure_masks`.
 
         :param lobes: a changed map is another array than before: its content is not looked at again.
         """
-        if self._lungs is None or lobes is None or lobes is not self._lobes:
-            masks = cut_masks(lobes, None if lobes is not None else lesions, self._hu, self._geometry)
+        outline = lobes if lobes is not None else lungs
+        if self._lungs is None or outline is None or outline is not self._outline:
+            known = lobes if lobes is not None or lungs is None else lobes_standing_for(lungs)
+            masks = cut_masks(known, None if known is not None else lesions, self._hu, self._geometry)
             self._lungs = _Lungs(masks, count_lobes(masks), self._frames(masks), cut_ends(masks))
-            self._lobes = lobes
-        return _measure(self._lungs, with_lesions(self._lungs.masks, lesions, self._geometry), lobes is not None)
+            self._outline = outline
+        measures = _measure(self._lungs, with_lesions(self._lungs.masks, lesions, self._geometry), outline is not None)
+        return measures if outline is lobes else _without_lobes(measures)
 
     def _frames(self, masks: Masks) -> Frames:
         """A correction seldom reaches both lungs: what is known of one that is as before need not be found again."""

@@ -244,7 +244,7 @@ def read_mask(path: Path) -> np.ndarray:
 
 def test_a_scan_after_a_picture_leaves_no_mixture(engine: AmyarEngine, picture: Path, tmp_path: Path) -> None:
     read = {"picture": lambda progress: read_scan(picture, engine, progress), "scan": lambda progress: SCAN}
-    for which, names in (("picture", {"lesions.png"}), ("scan", {"lesions.nrrd", "evidence.json"})):
+    for which, names in (("picture", {"lesions.png"}), ("scan", {"lungs.nrrd", "lesions.nrrd", "evidence.json"})):
         analyze_to_folder(read[which], engine, tmp_path / "out", True, Progress(), overview=False)
         assert {file.name for file in (tmp_path / "out").iterdir()} == {"findings.json", *names}
 

@@ -587,6 +587,18 @@ def test_masks_that_come_and_go_are_measured_as_if_for_the_first_time() -> None:
         assert meter.measure(*pair) == measure_masks(*pair, AXIAL, volume.array)
 
 
+def test_lungs_without_lobes_are_measured_and_not_looked_at_again(monkeypatch) -> None:
+    volume, lobes, lesions = SCENE
+    lungs = np.array([0, 1, 1, 2, 2, 2], np.uint8)[lobes]
+    whole, meter = measure_masks(lobes, lesions, AXIAL, volume.array), MaskMeter(AXIAL, volume.array)
+    found = meter.measure(None, lesions, lungs)
+    assert (found.lungs, found.total, found.lobes) == (whole.lungs, whole.total, None)
+    monkeypatch.delattr(sys.modules[measure.__module__], "lung_frames")
+    assert meter.measure(None, lesions * 0, lungs).worst_lung_percent == 0
+    with pytest.raises(ValueError, match=r"outside 0\.\.2"):
+        measure_masks(None, lesions, AXIAL, volume.array, lobes)
+
+
 def test_a_corrected_lesion_does_not_make_the_lobes_be_looked_at_again(monkeypatch) -> None:
     volume, lobes, lesions = SCENE
     meter = MaskMeter(AXIAL, volume.array)

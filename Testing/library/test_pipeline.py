@@ -13,6 +13,8 @@ from COVIDMultitaskLib.progress import Progress
 from COVIDMultitaskLib.reading import read_label_map
 from Testing.library.lung_scenes import IDENTITY, answer, draw, grid
 
+LUNGS_OF_LOBES = np.array([0, 1, 1, 2, 2, 2], np.uint8)
+
 
 class OracleEngine:
     """Knows the patient; gives the evidence it was made with."""
@@ -52,6 +54,16 @@ def test_probabilities_of_slices_are_called_so(tmp_path: Path) -> None:
     run(tmp_path, OracleEngine(slice_probabilities=np.array([[0.0, 1.0, -20.0, 0.75]])))
     parts = json.loads((tmp_path / "evidence.json").read_text())
     assert parts == {"slice_probabilities": [{"point_lps_mm": [0.0, 1.0, -20.0], "probability": 0.75}]}
+
+
+def test_lungs_are_written_where_there_are_no_lobes_and_do_not_stay(tmp_path: Path) -> None:
+    _, lobes, lesions = draw(grid())
+    engine, lungs = OracleEngine(), LUNGS_OF_LOBES[lobes]
+    engine.predict = lambda volume, progress: answer(None, lesions, lungs=lungs)
+    assert run(tmp_path, engine) == ["findings.json", "lesions.nrrd", "lungs.nrrd", "overview.png"]
+    np.testing.assert_array_equal(read_label_map(tmp_path / "lungs.nrrd").array, lungs)
+    engine.predict = lambda volume, progress: answer(lobes, lesions, lungs=lungs)
+    assert run(tmp_path, engine) == sorted(RESULT_FILES)
 
 
 def test_evidence_of_an_earlier_analysis_does_not_stay(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -21,6 +22,7 @@ from vtk.util.numpy_support import numpy_to_vtk
 
 from COVIDMultitaskLib.errors import InputError, OutputError
 from COVIDMultitaskLib.labels import LOBES
+from COVIDMultitaskLib.measuring import measure_masks
 from COVIDMultitaskLib.volume import geometry_of_sitk
 
 TILTED = ijkToRas(rotation_deg=(12, -8, 20), shear=0.25)
@@ -169,6 +171,46 @@ def test_a_correction_is_noticed_and_measured(scan, nodes, corrections):
     assert column[[lobe.key for lobe in LOBES].index("right_lower")] == pytest.approx(expected, abs=0.01)
     assert view.modelFindings == findings(), "the model's own findings stay"
     assert view.places[0].title.endswith("Right lower lobe")
+
+
+@pytest.fixture
+def lungsAlone(scan):
+    """Results of an engine that knows the lungs but not their lobes, measured as they are in a run."""
+    chest = toyChest()
+    measures = measure_masks(None, chest.lesions, geometryOf(scan), chest.ct, chest.lungs)
+    record = {**findings(), **json.loads(json.dumps(dataclasses.asdict(measures)))}
+    return writeResults(scan, Results(None, chest.lesions, record, lungs=chest.lungs))
+
+
+def test_without_lobes_a_corrected_lesion_is_still_measured_in_its_lung(scan, lungsAlone):
+    corrections = Corrections(scan, lambda: None)
+    edit(lungsAlone.lesions, scan, "consolidation", np.zeros_like(toyChest().lesions))
+    corrections.measure()
+    corrected, models = readRecord(scan).current, readRecord(scan).modelFindings
+    assert [lung["volume_ml"] for lung in corrected["lungs"]] == [lung["volume_ml"] for lung in models["lungs"]]
+    left, right = (lung["lesion_percent"] for lung in corrected["lungs"])
+    assert left == 0 and right == models["lungs"][1]["lesion_percent"] == corrected["worst_lung_percent"]
+    assert corrected["lobes"] is None and corrected["lesions"]["bilateral"] is False
+    corrections.release()
+
+
+def test_corrected_lungs_are_measured_anew(scan, lungsAlone):
+    corrections = Corrections(scan, lambda: None)
+    edit(lungsAlone.lungs, scan, "left", np.zeros_like(toyChest().lungs))
+    corrections.measure()
+    assert readRecord(scan).correction.kinds == ("lungs",)
+    assert [lung["volume_ml"] > 0 for lung in readRecord(scan).current["lungs"]] == [False, True]
+    corrections.restore()
+    corrections.measure()
+    np.testing.assert_array_equal(readMask(scan, "lungs"), toyChest().lungs)
+    assert readRecord(scan).correction is None
+    corrections.release()
+
+
+def test_lungs_make_way_for_the_lobes_of_another_analysis(scan, lungsAlone):
+    nodes = writeResults(scan, Results(toyChest().lobes, toyChest().lesions, findings()))
+    assert nodes.lungs is None and findResult(scan, "lungs") is None and findResult(scan, "lungs" + MODEL) is None
+    assert list(readResults(scan).segmentations) == ["lobes", "lesions"] and nodes.anatomy == "lobes"
 
 
 def test_places_of_corrected_lesions_lie_in_them(scan, nodes, corrections):

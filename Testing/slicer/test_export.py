@@ -23,6 +23,7 @@ from slicer_host.scene import linearTransform
 from slicer_host.slice_view import SliceView
 
 from COVIDMultitaskLib.errors import InputError, OutputError
+from COVIDMultitaskLib.reading import read_label_map
 from COVIDMultitaskLib.volume import Volume
 
 
@@ -194,6 +195,19 @@ def test_dicom_seg_names_the_engine_that_drew_each_kind(scan, tmp_path, monkeypa
     lobes, lesions = (tagOf(node.GetSegmentation().GetNthSegment(0), "Name") for node in (nodes.lobes, nodes.lesions))
     assert lobes == "COVIDMultitask joint, toy, 0"
     assert lesions.startswith("COVIDMultitask triage, triage-with-a-name") and len(lesions) == 64, "DICOM takes no more"
+
+
+def test_without_lobes_the_lungs_are_exported(scan, tmp_path, monkeypatch):
+    chest = toyChest()
+    writeResults(scan, Results(None, chest.lesions, {**findings(), "lobes": None}, lungs=chest.lungs))
+    export.exportCase(scan, tmp_path / "case")
+    names = {path.name for path in (tmp_path / "case").iterdir()}
+    assert names == {"findings.json", "findings.csv", "lungs.nrrd", "lesions.nrrd"}
+    written = read_label_map(tmp_path / "case" / "lungs.nrrd")
+    np.testing.assert_array_equal(written.array, chest.lungs)
+    monkeypatch.setitem(sys.modules, "DICOMSegmentationPlugin", SimpleNamespace(DICOMSegmentationExporter=FakeExporter))
+    scan.SetAttribute("DICOM.instanceUIDs", "1.2.3")
+    assert {path.name for path in export.exportDicomSeg(scan, tmp_path)} == {"lungs.dcm", "lesions.dcm"}
 
 
 class FakeExporter:

@@ -104,6 +104,22 @@ def test_the_panel_shows_all_that_an_engine_of_covid_19_alone_tells(app, widget,
     assert "(amyar, amyar-small, 0.1.0; lungs and lobes by joint, toy, 0)" in widget.ui.researchLabel.text
 
 
+def test_without_lobes_the_lungs_are_shown_hidden_and_edited(app, widget, scan, host):
+    from COVIDMultitaskModule.scene_writer import readResults, writeResults
+
+    assert (widget.ui.lobesCheck.text, widget.ui.editLobesButton.text) == ("L&obes", "Edit lo&bes")
+    writeResults(scan, dataclasses.replace(results(), lobes=None, lungs=toyChest().lungs))
+    widget.panel.scan.choose(None)
+    widget.panel.scan.choose(scan)
+    app.check()
+    assert (widget.ui.lobesCheck.text, widget.ui.editLobesButton.text) == ("B&oth lungs", "Edit &both lungs")
+    assert widget.ui.lobesCheck.enabled and widget.ui.lobesCheck.checked and widget.ui.editLobesButton.enabled
+    widget.ui.lobesCheck.click()
+    app.check()
+    assert not readResults(scan).lungs.GetDisplayNode().GetVisibility()
+    assert readResults(scan).lesions.GetDisplayNode().GetVisibility()
+
+
 def test_uncertainty_is_said_quietly(widget):
     lesions = toyChest().lesions
     mean = np.where(lesions == 1, 40, 90)[lesions > 0].mean()

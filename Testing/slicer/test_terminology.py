@@ -9,9 +9,9 @@ import slicer
 from COVIDMultitaskModule import terminology
 from COVIDMultitaskModule.terminology import CONTEXT_NAME, loadContext, terminologyContext, terminologyEntry
 
-from COVIDMultitaskLib.labels import GROUND_GLASS, LESIONS, LOBES
+from COVIDMultitaskLib.labels import GROUND_GLASS, LESIONS, LOBES, LUNG_LABELS
 
-ALL = LOBES + LESIONS
+ALL = LOBES + LUNG_LABELS + LESIONS
 
 
 @pytest.fixture

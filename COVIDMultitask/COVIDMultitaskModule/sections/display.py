@@ -52,16 +52,20 @@ class DisplaySection:
         display.present(volumeNode)
 
     def _take(self, nodes) -> None:
-        shown = [node for node in (nodes.lobes, nodes.lesions) if node is not None]
+        shown = list(nodes.segmentations.values())
         looks = [node.GetDisplayNode() for node in shown]
-        self._check(self.ui.lobesCheck, nodes.lobes is not None and bool(nodes.lobes.GetDisplayNode().GetVisibility()))
-        isShown = nodes.lesions is not None and bool(nodes.lesions.GetDisplayNode().GetVisibility())
-        self._check(self.ui.lesionsCheck, isShown)
-        self.ui.lobesCheck.enabled, self.ui.lesionsCheck.enabled = nodes.lobes is not None, nodes.lesions is not None
+        for box, kind in self._boxes(nodes):
+            node = nodes.segmentations.get(kind)
+            box.enabled = node is not None
+            self._check(box, node is not None and bool(node.GetDisplayNode().GetVisibility()))
+        self.ui.lobesCheck.text = _("B&oth lungs") if nodes.anatomy == "lungs" else _("L&obes")
         self._check(self.ui.outlineCheck, bool(looks) and not any(look.GetVisibility2DFill() for look in looks))
         self._check(self.ui.surfaceCheck, any(display.isShownIn3D(node) for node in shown))
         if looks:
             self._set(self.ui.opacitySlider, looks[-1].GetOpacity())
+
+    def _boxes(self, nodes):
+        return (self.ui.lobesCheck, nodes.anatomy), (self.ui.lesionsCheck, "lesions")
 
     def _check(self, box, isChecked: bool) -> None:
         box.blockSignals(True)
@@ -95,9 +99,9 @@ class DisplaySection:
         nodes = self._nodes()
         if nodes is None:
             return
-        display.setVisible(nodes.lobes, self.ui.lobesCheck.checked)
-        display.setVisible(nodes.lesions, self.ui.lesionsCheck.checked)
-        for node in (nodes.lobes, nodes.lesions):
+        for box, kind in self._boxes(nodes):
+            display.setVisible(nodes.segmentations.get(kind), box.checked)
+        for node in nodes.segmentations.values():
             display.setOutlineOnly(node, self.ui.outlineCheck.checked)
             display.setOpacity(node, self.ui.opacitySlider.value)
 
@@ -106,7 +110,7 @@ class DisplaySection:
         if nodes is None:
             return
         with busy():
-            for node in (nodes.lobes, nodes.lesions):
+            for node in nodes.segmentations.values():
                 display.setShownIn3D(node, self.ui.surfaceCheck.checked)
         if self.ui.surfaceCheck.checked:
             display.center3D()

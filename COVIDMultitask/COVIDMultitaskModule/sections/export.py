@@ -95,7 +95,7 @@ class ExportSection:
         nodes = readResults(self.volume)
         if nodes is None:
             return
-        made = [exportLabelmap(node, self.volume) for node in (nodes.lobes, nodes.lesions) if node is not None]
+        made = [exportLabelmap(node, self.volume) for node in nodes.segmentations.values()]
         if nodes.lesions is not None:
             made.append(writeLesionTable(self.volume))
         self._say(_("Made in the scene: {names}.").format(names=", ".join(node.GetName() for node in made)))

@@ -68,7 +68,9 @@ class ReviewSection:
         nodes = readResults(corrections.volumeNode) if corrections is not None else None
         view = readRecord(corrections.volumeNode) if corrections is not None else None
         self.ui.editLesionsButton.enabled = nodes is not None and nodes.lesions is not None
-        self.ui.editLobesButton.enabled = nodes is not None and nodes.lobes is not None
+        self.ui.editLobesButton.enabled = nodes is not None and nodes.anatomy is not None
+        isLungs = nodes is not None and nodes.anatomy == "lungs"
+        self.ui.editLobesButton.text = _("Edit &both lungs") if isLungs else _("Edit lo&bes")
         self.ui.restoreButton.enabled = view is not None and view.correction is not None
         self.ui.undoRestoreButton.enabled = corrections is not None and corrections.canUndo
         if view is None:
@@ -110,16 +112,18 @@ class ReviewSection:
         self._edit("lesions")
 
     def _editLobes(self) -> None:
-        self._edit("lobes")
+        nodes = readResults(self._corrections.volumeNode) if self._corrections is not None else None
+        if nodes is not None and nodes.anatomy is not None:
+            self._edit(nodes.anatomy)
 
     def _edit(self, kind: str) -> None:
         if self._corrections is None:
             return
         volume = self._corrections.volumeNode
         nodes = readResults(volume)
-        if nodes is not None and nodes.segmentation(kind) is not None:
+        if nodes is not None and kind in nodes.segmentations:
             warmUp()
-            compat.openSegmentEditor(nodes.segmentation(kind), volume, LABELS[kind][0].key)
+            compat.openSegmentEditor(nodes.segmentations[kind], volume, LABELS[kind][0].key)
 
     def _restore(self) -> None:
         if self._corrections is not None:

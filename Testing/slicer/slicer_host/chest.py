@@ -12,6 +12,8 @@ from COVIDMultitaskLib.labels import (
     LEFT_LOWER,
     LEFT_UPPER,
     LOBES,
+    LUNG_LABELS,
+    LUNGS,
     RIGHT_LOWER,
     RIGHT_MIDDLE,
     RIGHT_UPPER,
@@ -27,6 +29,11 @@ class Chest:
     ct: np.ndarray
     lobes: np.ndarray
     lesions: np.ndarray
+
+    @property
+    def lungs(self) -> np.ndarray:
+        """Lung labels, of an engine that knows no lobes."""
+        return sum(np.isin(self.lobes, LUNGS[lung.key]) * np.uint8(lung.value) for lung in LUNG_LABELS)
 
 
 def toyChest(flipped: tuple[bool, bool, bool] = (False, False, False)) -> Chest:
