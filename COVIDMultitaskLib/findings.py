@@ -274,7 +274,7 @@ class Findings:
     def remarks(self) -> tuple[QualityFlag, ...]:
         """``quality``, and how unlike the training data the input is, where that is no reason to warn."""
         found = self.unlikeness
-        if found is None or found.score > found.threshold:
+        if found is None or found.is_unlike:
             return self.quality
         told = UNLIKENESS.format(score=found.score, threshold=found.threshold)
         return (*self.quality, QualityFlag("unlikeness", "info", told))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from COVIDMultitaskLib.engines.contract import Engine, Prediction
+from COVIDMultitaskLib.engines.contract import SLICE_PROBABILITIES, Engine, Prediction
 from COVIDMultitaskLib.errors import InputError
 from COVIDMultitaskLib.findings import Findings
 from COVIDMultitaskLib.progress import Progress
@@ -28,7 +28,7 @@ EVIDENCE_MAP = "evidence_{name}.nrrd"
 """A map of ``Prediction.evidence`` in per cent, uint8, on the scan's grid."""
 EVIDENCE_FILE = "evidence.json"
 """The figures of parts: by name, a list of ``point_lps_mm`` and ``contribution``, or what else the figure is."""
-PART_FIGURES = {"slice_probabilities": "probability"}
+PART_FIGURES = {SLICE_PROBABILITIES: "probability"}
 """What the figures of parts are, by the evidence's name, where they are no contributions."""
 
 

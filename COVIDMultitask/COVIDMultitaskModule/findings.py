@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from COVIDMultitaskLib.engines.contract import SLICE_PROBABILITIES, Unlikeness
 from COVIDMultitaskLib.findings import COVID_ALONE, NOT_ASSESSED, UNLIKENESS
 from COVIDMultitaskLib.labels import DIAGNOSES, DIAGNOSIS_NAMES, LESIONS, LOBES
+from COVIDMultitaskLib.reference_ranges import scans_of
 
 from .compat import tr as _
 
@@ -254,6 +256,12 @@ class FindingsView:
         return [_comparison(row) for row in rows if row["key"] not in ofLobes]
 
     @property
+    def knownScans(self) -> str:
+        """What the cases of :attr:`differential` are, in words."""
+        rows = self.current.get("differential") or []
+        return _(scans_of(of for row in rows for of in row["reference"].values()))
+
+    @property
     def places(self) -> list[Place]:
         """The lesions, largest first."""
         uncertain = {tuple(row[:3]): row[3] for row in self._map("uncertainty").get("places") or []}
@@ -264,7 +272,7 @@ class FindingsView:
     def parts(self) -> list[Place]:
         """The slices or patches that the answers rest on, those with the highest figures first."""
         named = [(name, part) for name, parts in (self._evidence.get("parts") or {}).items() for part in parts]
-        ranked = sorted(named, key=lambda item: -_figure(item[1]))
+        ranked = sorted(named, key=lambda item: -_figure(item[1])[0])
         return [_part(name, part) for name, part in ranked[:LISTED_PARTS]]
 
     @property
@@ -297,9 +305,9 @@ class FindingsView:
     def unlikeness(self) -> str:
         """How unlike the training data the scan is, in one sentence; empty: not told, or among the warnings."""
         found = self._findings.get("unlikeness")
-        if not found or found["score"] > found["threshold"]:
+        if not found or Unlikeness(**found).is_unlike:
             return ""
-        return _(UNLIKENESS).format(score=found["score"], threshold=found["threshold"])
+        return _(UNLIKENESS).format(**found)
 
     @property
     def origin(self) -> str:
@@ -366,24 +374,22 @@ def evidenceTitle(name: str) -> str:
     known = {
         "severity": _("What speaks for severe disease"),
         "slices": _("Slice"),
-        "slice_probabilities": _("Slice"),
+        SLICE_PROBABILITIES: _("Slice"),
         "patches": _("Patch"),
     }
     return known.get(name) or _(name.replace("_", " ").capitalize())
 
 
-def _figureTitle(name: str) -> str:
-    """What the figures of a kind of parts mean."""
-    return {"slice_probabilities": _("probability of COVID-19")}.get(name) or _("contribution")
-
-
-def _figure(part: Mapping[str, Any]) -> float:
-    """The one number of a part beside its place; its key differs with what it means."""
-    return float(next(value for key, value in part.items() if key != "point_lps_mm"))
+def _figure(part: Mapping[str, Any]) -> tuple[float, str]:
+    """The one number of a part beside its place, and what it means, which its key tells."""
+    key, value = next((key, value) for key, value in part.items() if key != "point_lps_mm")
+    known = {"contribution": _("contribution"), "probability": _("probability of COVID-19")}
+    return float(value), known.get(key, key)
 
 
 def _part(name: str, part: Mapping[str, Any]) -> Place:
-    title = f"{evidenceTitle(name)}, {_figureTitle(name)} {_figure(part):.2f}"
+    value, meaning = _figure(part)
+    title = f"{evidenceTitle(name)}, {meaning} {value:.2f}"
     return Place(title, "", _ras(part["point_lps_mm"]))
 
 

@@ -247,9 +247,8 @@ def _differential(view: FindingsView, shades: Shades) -> str:
         lines.append(
             f'<tr><td>{_escaped(row.title)}</td><td align="right"><b>{_escaped(row.value)}</b></td>{cells}</tr>'
         )
-    note = _(
-        "under each diagnosis: the middle 90 % of held-out simulated scans, their lesions as the engine finds them"
-    )
+    form = _("under each diagnosis: the middle 90 % of held-out {scans}, their lesions as the engine finds them")
+    note = form.format(scans=view.knownScans)
     return f'<table width="100%" cellspacing="0" cellpadding="2">{"".join(lines)}</table>{_note(note, shades)}'
 
 

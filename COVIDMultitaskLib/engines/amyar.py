@@ -18,7 +18,7 @@ from COVIDMultitaskLib.engines.answers import (
     slice_contributions,
 )
 from COVIDMultitaskLib.engines.base import NetworkEngine, within
-from COVIDMultitaskLib.engines.contract import Prediction, Unlikeness
+from COVIDMultitaskLib.engines.contract import SLICE_PROBABILITIES, Prediction, Unlikeness
 from COVIDMultitaskLib.inference.device import autocast
 from COVIDMultitaskLib.preparation.grid import grid_of_shape, labels_on_scan, resample, slice_spacing
 from COVIDMultitaskLib.preparation.picture import lung_part, picture_to_hu
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 SLICES_AT_ONCE = 4
 TOP_SHARE = 0.1
 """Share of a scan's slices, the most suspicious ones, whose mean probability is the scan's."""
-SLICE_PROBABILITIES = "slice_probabilities"
-"""Name of the evidence: each slice's probability of COVID-19, which is no contribution that adds up."""
 
 
 @dataclass(frozen=True)

@@ -53,10 +53,15 @@ class EngineIdentity:
 
 @dataclass(frozen=True)
 class Unlikeness:
-    """How far the input is from the training data: above ``threshold``, warn."""
+    """How far the input is from the training data."""
 
     score: float
     threshold: float
+
+    @property
+    def is_unlike(self) -> bool:
+        """Whether the reader is to be warned."""
+        return self.score > self.threshold
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,10 @@ class AffectedShare:
 
 UNCERTAINTY = "uncertainty"
 """Name of the evidence map that tells how unsure the lesions are: 0 one class is certain, 1 all equally likely."""
+
+
+SLICE_PROBABILITIES = "slice_probabilities"
+"""Name of the evidence that tells how probable COVID-19 is in each slice, which is no contribution that adds up."""
 
 
 @dataclass(frozen=True)

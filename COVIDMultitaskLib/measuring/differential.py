@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -116,28 +116,41 @@ def lesion_statistics(findings: Measured) -> dict[str, float | None]:
     return {statistic.key: statistic.value(findings) for statistic in STATISTICS}
 
 
-def reference_of(cases: Iterable[tuple[str, Measured]]) -> dict[str, dict[str, ReferenceRange]]:
+class KnownCase(NamedTuple):
+    """A case of known diagnosis.
+
+    :param diagnosis: one of ``labels.DIAGNOSES``.
+    :param findings: of a scan whose lesions were assessed.
+    """
+
+    diagnosis: str
+    findings: Measured
+    is_simulated: bool = False
+
+
+def reference_of(cases: Iterable[KnownCase]) -> dict[str, dict[str, ReferenceRange]]:
     """How each statistic is distributed in each class.
 
-    :param cases: diagnosis, one of ``labels.DIAGNOSES``, and findings of scans whose lesions were assessed.
     :return: classes and statistics of at least ``LEAST_CASES`` cases in which they can be told.
     :raises ValueError: for another diagnosis.
     """
-    values: dict[str, dict[str, list[float]]] = {}
-    for diagnosis, findings in cases:
+    values: dict[str, dict[str, list[tuple[float, bool]]]] = {}
+    for diagnosis, findings, is_simulated in cases:
         if diagnosis not in DIAGNOSES:
             raise ValueError(f"there is no diagnosis {diagnosis!r}; expected one of {', '.join(DIAGNOSES)}")
         for key, value in lesion_statistics(findings).items():
             if value is not None:
-                values.setdefault(diagnosis, {}).setdefault(key, []).append(value)
+                values.setdefault(diagnosis, {}).setdefault(key, []).append((value, is_simulated))
     return {
         diagnosis: {key: _range(found) for key, found in of_class.items() if len(found) >= LEAST_CASES}
         for diagnosis, of_class in values.items()
     }
 
 
-def _range(values: list[float]) -> ReferenceRange:
-    return ReferenceRange(len(values), *(round(float(p), 4) for p in np.percentile(values, PERCENTILES)))
+def _range(found: list[tuple[float, bool]]) -> ReferenceRange:
+    """:param found: values, and whether each is of a simulated case."""
+    p5, p25, p50, p75, p95 = (round(float(p), 4) for p in np.percentile([value for value, _ in found], PERCENTILES))
+    return ReferenceRange(len(found), p5, p25, p50, p75, p95, sum(is_simulated for _, is_simulated in found))
 
 
 def compare(findings: Measured, reference: Reference) -> tuple[LesionStatistic, ...]:

@@ -101,7 +101,7 @@ def unlike(unlikeness: Unlikeness | None, what: str = "scan") -> Iterator[Qualit
 
     :param what: the input, as a user calls it.
     """
-    if unlikeness is not None and unlikeness.score > unlikeness.threshold:
+    if unlikeness is not None and unlikeness.is_unlike:
         yield _warning(
             "unlike_training_data",
             f"The {what} is unlike the training data ({unlikeness.score:.1f}, limit {unlikeness.threshold:.1f}); "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from COVIDMultitaskLib.findings import (
@@ -15,7 +16,7 @@ from COVIDMultitaskLib.findings import (
     RegionFindings,
 )
 from COVIDMultitaskLib.labels import DIAGNOSES, DIAGNOSIS_NAMES
-from COVIDMultitaskLib.reference_ranges import ReferenceRange
+from COVIDMultitaskLib.reference_ranges import ReferenceRange, scans_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -139,7 +140,8 @@ def _picture_table(findings: Findings, picture: PictureFindings) -> Table:
 
 def _differential_table(statistics: tuple[LesionStatistic, ...]) -> Table:
     """The scan's lesions beside the median and the middle 90 % of scans of each diagnosis."""
-    table = _table("Lesions beside those of held-out simulated scans: median (5 to 95 %)")
+    scans = scans_of(asdict(one) for row in statistics for one in row.reference.values())
+    table = _table(f"Lesions beside those of held-out {scans}: median (5 to 95 %)")
     here = {row.key: _number(row.value, _digits(row)) for row in statistics}
     table.add_column("Statistic")
     table.add_column("Here", justify="right", no_wrap=True, min_width=max(map(len, here.values())))

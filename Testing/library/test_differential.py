@@ -18,6 +18,7 @@ from COVIDMultitaskLib.measuring import measure, measure_masks
 from COVIDMultitaskLib.measuring.differential import (
     LEAST_CASES,
     STATISTICS,
+    KnownCase,
     compare,
     lesion_statistics,
     reference_of,
@@ -148,13 +149,13 @@ FOUND = measured()
 @given(st.lists(st.integers(0, 500), min_size=LEAST_CASES, max_size=40))
 def test_percentiles_are_the_cases_own(counts: list[int]) -> None:
     cases = [dataclasses.replace(FOUND, lesions=dataclasses.replace(FOUND.lesions, count=n)) for n in counts]
-    got = reference_of(("covid_19", case) for case in cases)["covid_19"]["count"]
+    got = reference_of(KnownCase("covid_19", case) for case in cases)["covid_19"]["count"]
     assert got.cases == len(counts) and got.p50 == pytest.approx(np.median(counts))
     assert min(counts) <= got.p5 <= got.p25 <= got.p50 <= got.p75 <= got.p95 <= max(counts)
 
 
 def test_a_handful_of_cases_is_no_distribution() -> None:
-    cases = [("covid_19", FOUND)] * LEAST_CASES + [("other_pneumonia", FOUND)] * (LEAST_CASES - 1)
+    cases = [KnownCase("covid_19", FOUND)] * LEAST_CASES + [KnownCase("other_pneumonia", FOUND)] * (LEAST_CASES - 1)
     reference = reference_of(cases)
     assert reference["covid_19"] and not reference["other_pneumonia"]
     rows = compare(FOUND, reference)
@@ -163,11 +164,11 @@ def test_a_handful_of_cases_is_no_distribution() -> None:
 
 def test_a_diagnosis_nobody_knows_is_refused() -> None:
     with pytest.raises(ValueError, match="no diagnosis 'influenza'"):
-        reference_of([("influenza", FOUND)])
+        reference_of([KnownCase("influenza", FOUND)])
 
 
 def test_the_case_stands_beside_every_class() -> None:
-    cases = [(name, with_count(n)) for n in range(10) for name in ("covid_19", "no_pneumonia")]
+    cases = [KnownCase(name, with_count(n)) for n in range(10) for name in ("covid_19", "no_pneumonia")]
     rows = {row.key: row for row in compare(with_count(42), reference_of(cases))}
     assert rows["count"].value == 42 and rows["count"].reference["covid_19"].p95 < 10
     assert list(rows["count"].reference) == ["no_pneumonia", "covid_19"]
@@ -175,13 +176,13 @@ def test_the_case_stands_beside_every_class() -> None:
 
 
 def test_a_statistic_that_cannot_be_told_stays_empty() -> None:
-    reference = reference_of([("covid_19", FOUND)] * LEAST_CASES)
+    reference = reference_of([KnownCase("covid_19", FOUND)] * LEAST_CASES)
     rows = {row.key: row for row in compare(measured(()), reference)}
     assert rows["peripheral_percent"].value is None and rows["count"].value == 0
 
 
 def test_distributions_survive_a_bundles_json() -> None:
-    reference = reference_of([("covid_19", with_count(n)) for n in range(8)])
+    reference = reference_of([KnownCase("covid_19", with_count(n)) for n in range(8)])
     told = {name: {key: dataclasses.asdict(one) for key, one in of.items()} for name, of in reference.items()}
     assert read_reference(json.loads(json.dumps(told))) == reference
 
@@ -197,6 +198,7 @@ GOOD = {"cases": 9, "p5": 1.0, "p25": 2.0, "p50": 3.0, "p75": 4.0, "p95": 5.0}
         {"covid_19": {"count": {**GOOD, "cases": 0}}},
         {"covid_19": {"count": {**GOOD, "p95": float("nan")}}},
         {"covid_19": {"count": {"cases": 9}}},
+        {"covid_19": {"count": {**GOOD, "simulated": 10}}},
         {"covid_19": {"count": 3}},
     ],
 )
@@ -205,15 +207,32 @@ def test_a_bundles_distributions_must_make_sense(told) -> None:
         read_reference(told)
 
 
+@pytest.mark.parametrize(
+    ("simulated", "words"),
+    [
+        (0, "held-out scans:"),
+        (LEAST_CASES, "held-out simulated scans:"),
+        (1, "held-out scans, some of them simulated:"),
+    ],
+)
+def test_what_the_known_cases_are_is_said(simulated: int, words: str) -> None:
+    reference = reference_of([KnownCase("covid_19", FOUND, n < simulated) for n in range(LEAST_CASES)])
+    console = Console(width=120, file=io.StringIO(), force_terminal=False)
+    print_findings(dataclasses.replace(FOUND, differential=compare(FOUND, reference)), console)
+    assert f"Lesions beside those of {words}" in console.file.getvalue()
+
+
 def test_findings_with_a_differential_survive_json() -> None:
-    reference = reference_of([("covid_19", FOUND)] * LEAST_CASES)
+    reference = reference_of([KnownCase("covid_19", FOUND)] * LEAST_CASES)
     found = dataclasses.replace(FOUND, differential=compare(FOUND, reference))
     assert Findings.from_dict(json.loads(json.dumps(found.to_dict()))) == found
     assert "differential" not in FOUND.to_dict()
 
 
 def test_a_terminal_of_80_columns_shows_every_figure_of_the_case() -> None:
-    reference = reference_of([(diagnosis, FOUND) for diagnosis in DIAGNOSES for _ in range(LEAST_CASES)])
+    reference = reference_of(
+        [KnownCase(diagnosis, FOUND, is_simulated=True) for diagnosis in DIAGNOSES for _ in range(LEAST_CASES)]
+    )
     wide = dataclasses.replace(reference["covid_19"]["volume_ml"], p5=12345.6, p50=23456.7, p95=34567.8)
     reference = {name: {**one, "volume_ml": wide} for name, one in reference.items()}
     found = dataclasses.replace(FOUND, differential=compare(FOUND, reference))
@@ -225,7 +244,7 @@ def test_a_terminal_of_80_columns_shows_every_figure_of_the_case() -> None:
 
 def test_an_engines_reference_comes_with_the_findings() -> None:
     volume, lobes, lesions = SCENE
-    reference = reference_of([("covid_19", FOUND)] * LEAST_CASES)
+    reference = reference_of([KnownCase("covid_19", FOUND)] * LEAST_CASES)
     found = measure(volume, answer(lobes, lesions, lesion_reference=reference))
     assert found.differential == compare(FOUND, reference)
     assert measure(volume, answer(lobes, None, lesion_reference=reference)).differential is None

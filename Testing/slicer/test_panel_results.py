@@ -92,7 +92,8 @@ def test_the_panel_shows_all_that_an_engine_of_covid_19_alone_tells(app, widget,
     joint, amyar = findings()["engine"], {"engine": "amyar", "bundle": "amyar-small", "version": "0.1.0"}
     record = {**findings(), "engine": amyar, "sources": {"lungs": joint, "lobes": joint}}
     record |= {"diagnosis": None, "covid_probability": 0.83, "unlikeness": {"score": 0.5, "threshold": 3.0}}
-    parts = {"slice_probabilities": PARTS["slices"]}
+    slices = [{"point_lps_mm": [5.0, -6.0, z], "probability": share} for z, share in ((8.0, 0.2), (-16.0, 0.7))]
+    parts = {"slice_probabilities": slices}
     writeResults(scan, dataclasses.replace(results(), findings=record, parts=parts))
     widget.panel.scan.choose(None)
     widget.panel.scan.choose(scan)

@@ -23,7 +23,7 @@ from COVIDMultitaskLib.engines.contract import EngineIdentity, Prediction
 from COVIDMultitaskLib.engines.deepsc_covid import lung_box
 from COVIDMultitaskLib.findings import Findings
 from COVIDMultitaskLib.measuring import measure
-from COVIDMultitaskLib.measuring.differential import reference_of
+from COVIDMultitaskLib.measuring.differential import KnownCase, reference_of
 from COVIDMultitaskLib.networks.deepsc_covid import SHAPE, DeepSCCovid, Found, check_shape, normalise
 from COVIDMultitaskLib.preparation.grid import labels_on_scan
 from COVIDMultitaskLib.volume import Geometry
@@ -31,6 +31,7 @@ from training.calibration import BundleCalibration
 from training.calibration.held_out import patient_of
 from training.data.dataset import Case, collate
 from training.data.record import NOT_ANNOTATED
+from training.data.synthetic import SOURCE as SIMULATED
 from training.engines.boxes import hu_in, mask_in, scan_of, upright_volume
 from training.engines.heads import Row, calibrated_heads
 from training.engines.lungs import lung_areas
@@ -132,7 +133,7 @@ class DeepSCCovidLearner(Learner):
         Of found lesions, not of drawn ones: those of a new scan are found, too, and found ones are fewer and softer.
         """
         rows: list[Row] = []
-        measured: list[tuple[str, Findings]] = []
+        measured: list[KnownCase] = []
         for case in cases:
             diagnosis = case.record.diagnosis
             if diagnosis is None or case.hu.shape[0] == 1:
@@ -144,7 +145,7 @@ class DeepSCCovidLearner(Learner):
             logits = found.class_logits[0].float().numpy()
             rows.append((logits, labels.DIAGNOSES.index(diagnosis), patient_of(case.record)))
             if case.lobes is not None:
-                measured.append((diagnosis, self._measured(case, lesions)))
+                measured.append(KnownCase(diagnosis, self._measured(case, lesions), case.record.source == SIMULATED))
         calibrated = calibrated_heads({"diagnosis": rows})
         if any((reference := reference_of(measured)).values()):
             calibrated.settings["lesion_reference"] = {
