@@ -9,13 +9,13 @@ weights that never saw it nor one that looks nearly the same. Killed and started
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from COVIDMultitaskLib.errors import CovidMultitaskError, explain
+from training.evaluate.results import as_recorded
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     try:
-        _cross_validate(options, shlex.join(["python", "-m", "training.cross_validate", *arguments]))
+        _cross_validate(options, as_recorded("training.cross_validate", arguments))
     except (CovidMultitaskError, MemoryError) as error:
         sentence, code = explain(error)
         print(sentence, file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -376,6 +377,7 @@ def test_its_card_and_its_licence_say_what_its_metadata_do(path: Path) -> None:
     assert card.startswith(f"# Model card: {identity.bundle} {identity.version}\n") and identity.bundle == path.name
     assert f"The bundle's licence is the strictest of these: {identity.licence}." in card
     assert "Research only; not a medical device." in card and "simulat" in card
+    assert not re.search(r"[ `]/\w+/", card), "a card names no folder of the machine that made it"
     family, _, number = identity.licence.removeprefix("CC-").lower().rpartition("-")
     words = f"creativecommons.org/licenses/{family}/{number}" if "CC-" in identity.licence else "research only"
     text = (path / bundles.LICENCE).read_text(encoding="utf-8")

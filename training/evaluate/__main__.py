@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.console import Console
 
 from COVIDMultitaskLib.errors import Cancelled, CovidMultitaskError, explain
 from training.evaluate import cases, cohort, pictures, slices, volumes
+from training.evaluate.results import as_recorded
 
 _COMMANDS = {
     "volumes": (volumes, "3D label maps: lungs, lobes or lesions"),
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns 0, or 2 when something could not be measured."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
-    options.command = shlex.join(["python", "-m", "training.evaluate", *arguments])
+    options.command = as_recorded("training.evaluate", arguments)
     try:
         return options.run(options, Console())
     except (CovidMultitaskError, MemoryError) as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,17 @@ from COVIDMultitaskLib.errors import InputError
 from COVIDMultitaskLib.labels import LESIONS, LOBES
 from training.evaluate.showing import in_words
 from training.metrics import Interval, ReliabilityBin
+
+
+def as_recorded(module: str, arguments: Sequence[str]) -> str:
+    """A command for a model card: paths are seen from the current folder, as nobody else has this machine's folders.
+
+    >>> as_recorded("training.evaluate", ["cases", "--json", "a file.json"])
+    "python -m training.evaluate cases --json 'a file.json'"
+    """
+    seen = [os.path.relpath(word) if os.path.isabs(word) else word for word in arguments]
+    return shlex.join(["python", "-m", module, *seen])
+
 
 _NAMES = {label.key: label.name for label in (*LOBES, *LESIONS)}
 
@@ -30,7 +43,7 @@ class Evaluation:
     """The results of one command.
 
     :param name: of its file, without suffix.
-    :param command: as it was typed, where it was kept.
+    :param command: that of :func:`as_recorded`, where it was kept.
     :param weights: SHA-256 of what was measured.
     :param failures: what could not be measured, with a sentence each.
     :param curves: reliability by question.
