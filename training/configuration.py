@@ -243,6 +243,12 @@ class Experiment(Part):
         """A folder of the configuration, with ``${data}`` filled in."""
         return Path(text.replace("${data}", os.environ.get(DATA_VARIABLE, DEFAULT_DATA))).expanduser()
 
+    @property
+    def start_files(self) -> dict[str, Path]:
+        """``start`` by the part of the network, "" for all without a file of its own."""
+        start = {"": self.start} if isinstance(self.start, str) else self.start or {}
+        return {part: self.path(text) for part, text in start.items()}
+
     def write(self, path: Path) -> None:
         """Write the resolved experiment. :raises OutputError: no permission, no space."""
         write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False), path)

@@ -9,6 +9,7 @@ with the command that made it, and so does ``notes.md`` beside it: what was seen
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
 import sys
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from COVIDMultitaskLib.errors import CovidMultitaskError, InputError, OutputError
 
 if TYPE_CHECKING:
+    from training.evaluate.results import Evaluation
+    from training.learning.sampling import Cases
     from training.learning.trained import Score
 
 EVALUATIONS = "evaluations"
@@ -48,7 +51,7 @@ def export(run, target: Path, tell=print) -> Path:
     calibration = learner.calibration(held_out_cases(held_out))
     for note in calibration.notes:
         tell(note)
-    validation = scores_of(learner, held_out)
+    validation, kind = scores_of(learner, held_out), held_out_kind(held_out)
     inference = {**run.summary()["inference"], **calibration.settings}
     partial = target.with_name(f".{target.name}.partial")
     try:
@@ -56,8 +59,8 @@ def export(run, target: Path, tell=print) -> Path:
         for folder in ("configs", "models", "docs"):
             (partial / folder).mkdir(parents=True)
         _write_json(partial / bundles.INFERENCE, inference)
-        _write_json(partial / bundles.METADATA, metadata(run, learner, validation))
-        (partial / bundles.CARD).write_text(model_card(run, calibration, validation), encoding="utf-8")
+        _write_json(partial / bundles.METADATA, metadata(run, learner, validation, kind))
+        (partial / bundles.CARD).write_text(model_card(run, calibration, validation, kind), encoding="utf-8")
         shutil.copyfile(run.weights_file, partial / bundles.WEIGHTS)
         licence = card_template(experiment, "LICENSE").render(experiment=experiment)
         (partial / bundles.LICENCE).write_text(licence, encoding="utf-8")
@@ -90,8 +93,11 @@ def _is_non_commercial(licence: str) -> bool:
     return "nc" in words or any(phrase.replace("-", " ") in " ".join(words) for phrase in NON_COMMERCIAL[1:])
 
 
-def metadata(run, learner, validation: list[Score]) -> dict[str, Any]:
-    """MONAI's metadata of the bundle, with what is ours under "covid_multitask"."""
+def metadata(run, learner, validation: list[Score], kind: str) -> dict[str, Any]:
+    """MONAI's metadata of the bundle, with what is ours under "covid_multitask".
+
+    :param kind: of the held-out cases, as :func:`held_out_kind` tells it.
+    """
     from importlib.metadata import version
 
     from COVIDMultitaskLib import bundles
@@ -105,18 +111,28 @@ def metadata(run, learner, validation: list[Score]) -> dict[str, Any]:
         "monai_version": version("monai"),
         "pytorch_version": version("torch").partition("+")[0],
         "numpy_version": version("numpy"),
-        "data_source": "; ".join(f"{one['name']} ({one['licence']})" for one in run.data()["sources"]),
+        "data_source": "; ".join(f"{one['name']} ({one['licence']})" for one in data_of_stages(run)["sources"]),
         "covid_multitask": {
             "engine": experiment.engine,
             "format": bundles.FORMAT,
             "licence": experiment.card.licence,
-            "trained_on": trained_on(run.data(), experiment.engine),
+            "trained_on": trained_on(data_of_stages(run), experiment.engine),
             "parameters": sum(parameter.numel() for parameter in learner.network.parameters()),
-            "quality": quality(validation, run.data()),
+            "quality": quality(validation, kind),
             "seconds": reference_seconds(run.folder / REFERENCE),
         },
         "training": {"experiment": experiment.model_dump(mode="json"), "resources": run.resources()},
     }
+
+
+def data_of_stages(run) -> dict[str, Any]:
+    """What a run and those whose weights it began with learned from: each source with the most records of it."""
+    largest: dict[str, dict[str, Any]] = {}
+    for stage in run.stages():
+        for source in stage.data()["sources"]:
+            if source["records"] > largest.get(source["name"], {"records": 0})["records"]:
+                largest[source["name"]] = source
+    return {**run.data(), "sources": list(largest.values())}
 
 
 def trained_on(data: dict[str, Any], engine: str) -> str:
@@ -138,11 +154,16 @@ def trained_on(data: dict[str, Any], engine: str) -> str:
     return "; ".join(parts)
 
 
-def quality(scores: list[Score], data: dict[str, Any]) -> str | None:
-    """One line of the scores on held-out cases, and on what; ``None`` without any.
+def held_out_kind(held_out: list[Cases]) -> str:
+    """Whether held-out cases are "simulated", "real" or "simulated and real"."""
+    from training.data.synthetic import SyntheticCases
 
-    :param data: what was learned from, of which some cases were held out.
-    """
+    kinds = {isinstance(source, SyntheticCases) for source in held_out if len(source)}
+    return {frozenset({True}): "simulated", frozenset({False}): "real"}.get(frozenset(kinds), "simulated and real")
+
+
+def quality(scores: list[Score], kind: str) -> str | None:
+    """One line of the scores on held-out cases, and on what; ``None`` without any."""
     masks = ", ".join(f"{one.name} {one.mean:.2f}" for one in scores if one.commonest is None)
     answers = ", ".join(
         f"{one.name} {one.mean:.2f} (always the commonest: {one.commonest:.2f})"
@@ -152,8 +173,6 @@ def quality(scores: list[Score], data: dict[str, Any]) -> str | None:
     told = "; ".join(part for part in (masks and f"Dice of {masks}", answers and f"right answers: {answers}") if part)
     if not told:
         return None
-    simulated = {source["simulated"] for source in data["sources"]}
-    kind = {frozenset({True}): "simulated", frozenset({False}): "real"}.get(frozenset(simulated), "simulated and real")
     return f"{told}; held-out {kind} cases"
 
 
@@ -171,24 +190,49 @@ def reference_seconds(path: Path) -> float | None:
         raise InputError(f"{path} is no measurement of Testing/benchmarks/analyze.py --save; make it again.") from error
 
 
-def model_card(run, calibration, validation: list[Score]) -> str:
-    """The bundle's README from the template of the experiment's card folder."""
-    from training.evaluate.results import read_evaluations
+def model_card(run, calibration, validation: list[Score], kind: str) -> str:
+    """The bundle's README from the template of the experiment's card folder.
+
+    :param kind: of the held-out cases, as :func:`held_out_kind` tells it.
+    """
     from training.synthesis.chest import DIAGNOSES, EFFUSION_CHANCE
 
     experiment = run.experiment()
     return card_template(experiment, "card.md.j2").render(
         experiment=experiment,
-        data=run.data(),
+        data=data_of_stages(run),
+        stages=[
+            {"experiment": one.experiment(), "summary": one.summary(), "resources": one.resources()}
+            for one in run.stages()
+        ],
         summary=run.summary(),
         resources=run.resources(),
         validation=validation,
         calibration=calibration,
-        evaluations=read_evaluations(run.folder / EVALUATIONS),
+        kind=kind,
+        units={"simulated": "lobe shapes", "real": "patients"}.get(kind, "patients and lobe shapes"),
+        evaluations=evaluations_of(run),
         notes=run.notes,
         drawn=DIAGNOSES,
         effusion=EFFUSION_CHANCE,
     )
+
+
+def evaluations_of(run) -> list[Evaluation]:
+    """What was measured of the run's weights.
+
+    :raises InputError: for figures of other weights: they would stand in the card as if they were of these.
+    """
+    from training.evaluate.results import read_evaluations
+
+    found = read_evaluations(run.folder / EVALUATIONS)
+    ours = hashlib.sha256(run.weights_file.read_bytes()).hexdigest()
+    for one in found:
+        if one.is_of_others(ours):
+            raise InputError(
+                f"{EVALUATIONS}/{one.name}.json was measured with other weights than {run.folder} holds; measure again."
+            )
+    return found
 
 
 def card_template(experiment, name: str):

@@ -78,9 +78,22 @@ def test_the_measure_is_honest_where_each_patient_differs() -> None:
     logits = 6 * np.repeat(chance.standard_normal((12, 2)), 50, axis=0)
     truth = np.repeat(chance.integers(0, 2, 12), 50)
     found = calibrate("severity", Labelled(logits, truth, np.repeat(np.arange(12), 50)))
-    seen = logits / found.temperature
+    seen = logits / fit_temperature(logits, truth)
     nll_seen = float(torch.nn.functional.cross_entropy(torch.from_numpy(seen), torch.from_numpy(truth)))
     assert found.after.nll > nll_seen
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000))
+def test_a_temperature_that_helps_nobody_else_is_not_taken(seed: int) -> None:
+    logits, truth = overconfident(20, 1.0, classes=2, seed=seed)
+    if len(np.unique(truth)) < 2:
+        return
+    found = calibrate("severity", Labelled(logits, truth, np.arange(20)))
+    if found.after.nll >= found.before.nll:
+        assert found.temperature == 1.0
+    else:
+        assert found.temperature == fit_temperature(logits, truth)
 
 
 @given(st.lists(st.integers(0, 30), min_size=2, max_size=200), st.integers(2, 7))

@@ -113,11 +113,11 @@ def test_right_answers_are_told_beside_those_of_always_saying_the_commonest() ->
     assert scores["slices_lesions"].interval == Interval(0.5, 0.5, 0.5, 9, 1)
     told = {"lobes": (0.83, None), "covid": (0.6, 2 / 3), "slices_lesions": (0.5, None)}
     scores = [Score(task, Interval(mean, 0.0, 1.0, 9, 9), common) for task, (mean, common) in told.items()]
-    assert quality(scores, {"sources": [{"simulated": True}]}) == (
+    assert quality(scores, "simulated") == (
         "Dice of lobes 0.83, lesions of single slices 0.50; right answers: COVID-19 or not 0.60 "
         "(always the commonest: 0.67); held-out simulated cases"
     )
-    assert quality([], {"sources": []}) is None
+    assert quality([], "real") is None
 
 
 def test_the_time_on_the_reference_scan_comes_from_the_benchmark(tmp_path: Path) -> None:

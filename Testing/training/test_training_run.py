@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -217,9 +218,60 @@ def test_a_network_starts_with_the_overview_that_was_trained_before(tmp_path: Pa
         and torch.equal(stem[:, :8], overview["stem.conv_0.conv.weight"])
     )
     assert torch.equal(wider["lobe_head.weight"], overview["lobe_head.weight"])
+    assert [one.folder.name for one in Run(tmp_path / "wider").stages()] == ["overview", "wider"]
     other = write_experiment(tmp_path / "other", {**changes, "network.overview": [2, 2, 2, 4]})
     failed = finished([*command(other, tmp_path / "no", "--no-export")], 2)
     assert "to start from are missing or of another network" in sentence(failed)
+
+
+def staged(folder: Path, name: str, start: str | dict | None, simulated: int, hours: float) -> Run:
+    """A run that ended, as far as what is told of its training."""
+    run = Run(folder / name)
+    run.folder.mkdir()
+    config = write_experiment(folder / f"{name}-config", {"name": name, "start": start})
+    run.begin(read_experiment(config))
+    source = {"name": "synthetic", "licence": "CC-BY-4.0", "records": simulated, "simulated": True, "from": "shapes"}
+    run.data_file.write_text(json.dumps({"sources": [source], "left_out": []}))
+    resources = {"seconds": 3600 * hours, "kilowatt_hours": hours / 10, "processes": 1, "device": "cpu", "threads": 1}
+    run.resources_file.write_text(json.dumps({**resources, "energy": "processor estimated"}))
+    summary = {"engine": "joint", "steps": 5, "kept": "last", "inference": {}, "task_weights": {"lobes": 1.0}}
+    run.write_weights(name.encode(), summary)
+    return run
+
+
+def test_a_card_tells_the_cost_of_all_stages_and_what_all_learned_from(tmp_path: Path) -> None:
+    from training.calibration import BundleCalibration
+    from training.export import data_of_stages, model_card
+
+    base = staged(tmp_path, "base", None, 900, 2.0)
+    overview = staged(tmp_path, "overview", None, 300, 1.0)
+    start = {"": str(base.weights_file), "overview": str(overview.weights_file)}
+    second = staged(tmp_path, "second", start, 20, 0.5)
+    last = staged(tmp_path, "last", str(second.weights_file), 10, 0.25)
+    assert [one.folder.name for one in last.stages()] == ["base", "overview", "second", "last"]
+    assert data_of_stages(last)["sources"][0]["records"] == 900
+    assert data_of_stages(overview)["sources"][0]["records"] == 300
+    card = model_card(last, BundleCalibration({}, None, {}, ()), [], "simulated")
+    assert "It took 3.8 hours on cpu (1 threads) and 0.375 kWh" in card and "all stages together" in card
+    assert "| base | 5 |" in card and "| last | 5 |" in card and "held-out cases (simulated)" in card
+    alone = model_card(overview, BundleCalibration({}, None, {}, ()), [], "simulated")
+    assert "in stages" not in alone and "It took 1.0 hours" in alone
+
+
+@pytest.mark.parametrize(("folds", "is_refused"), [(None, True), ([{}, {}], False)])
+def test_figures_of_other_weights_do_not_get_into_the_card(tmp_path: Path, folds, is_refused: bool) -> None:
+    from training.export import evaluations_of
+
+    run = staged(tmp_path, "run", None, 5, 1.0)
+    document = {"weights": {"sha256": "0" * 64}, "command": "x", "failures": {"a.nii": "no chest"}}
+    (run.folder / "evaluations").mkdir()
+    content = json.dumps({**document, **({"folds": folds} if folds else {})})
+    (run.folder / "evaluations" / "lungs.json").write_text(content)
+    if is_refused:
+        with pytest.raises(InputError, match=r"lungs\.json was measured with other weights"):
+            evaluations_of(run)
+    else:
+        assert evaluations_of(run)[0].failures == {"a.nii": "no chest"}
 
 
 def manifest(folder: Path, rows: list[dict[str, str]]) -> Path:

@@ -34,7 +34,8 @@ class Quality:
 class Calibration:
     """A head's temperature and what it is worth on patients it was not fitted on.
 
-    :param temperature: fitted on all patients.
+    :param temperature: fitted on all patients; 1 where cross-fitted ones make the truth no likelier: then what was
+        fitted tells more about these patients than about the next.
     :param before: without temperature.
     :param after: each patient with the temperature fitted on the other folds' patients.
     """
@@ -79,9 +80,9 @@ def calibrate(head: str, labelled: Labelled | None, folds: int = FOLDS) -> Calib
     crossed = np.empty_like(logits)
     for fold in fold_of(labelled.patients, folds):
         crossed[fold] = logits[fold] / fit_temperature(logits[~fold], truth[~fold])
-    return Calibration(
-        fit_temperature(logits, truth), len(truth), patients, _quality(logits, truth), _quality(crossed, truth)
-    )
+    before, after = _quality(logits, truth), _quality(crossed, truth)
+    temperature = fit_temperature(logits, truth) if after.nll < before.nll else 1.0
+    return Calibration(temperature, len(truth), patients, before, after)
 
 
 def fold_of(patients: np.ndarray, folds: int, seed: int = 0) -> list[np.ndarray]:

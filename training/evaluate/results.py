@@ -47,6 +47,7 @@ class Evaluation:
     :param weights: SHA-256 of what was measured.
     :param failures: what could not be measured, with a sentence each.
     :param curves: reliability by question.
+    :param is_cross_validated: measured on the folds' weights, each on what it had not seen.
     """
 
     name: str
@@ -55,6 +56,11 @@ class Evaluation:
     rows: list[Row]
     failures: dict[str, str]
     curves: dict[str, list[ReliabilityBin]]
+    is_cross_validated: bool = False
+
+    def is_of_others(self, digest: str | None) -> bool:
+        """Whether it is of other weights than those with this SHA-256, and of no folds of theirs."""
+        return self.weights != digest and not self.is_cross_validated
 
 
 def read_evaluations(folder: Path) -> list[Evaluation]:
@@ -77,6 +83,7 @@ def _read(path: Path) -> Evaluation:
             content.get("failures", {}),
             {name: [ReliabilityBin(**one) for one in task["reliability"]] for name, task in tasks.items()
              if task["reliability"]},
+            "folds" in content,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no evaluation; make it again with training.evaluate --json.") from error

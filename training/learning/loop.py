@@ -154,9 +154,7 @@ def weigh(experiment: Experiment, learner: Learner) -> dict[str, float]:
 def _learner(experiment: Experiment) -> Learner:
     L.seed_everything(experiment.seed, verbose=False)
     learner = make_learner(experiment.engine, experiment.data.spacing_mm, experiment.network)
-    if experiment.start:
-        start = {"": experiment.start} if isinstance(experiment.start, str) else experiment.start
-        paths = {part: experiment.path(text) for part, text in start.items()}
+    if paths := experiment.start_files:
         try:
             learner.network.load_state_dict(_start(paths, learner.network))
         except (OSError, RuntimeError) as error:

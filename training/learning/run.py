@@ -96,6 +96,18 @@ class Run:
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise InputError(f"{self.folder} holds no run; give the --output of a training.") from error
 
+    def stages(self) -> list[Run]:
+        """The runs whose weights this one began with, and theirs, earliest first; this one last.
+
+        Weights that lie in no run's folder are left out.
+        """
+        found: list[Run] = []
+        for path in self.experiment().start_files.values():
+            before = Run(path.parent)
+            if before.experiment_file.exists():
+                found += [one for one in before.stages() if one not in found]
+        return [*found, self]
+
     def write_weights(self, weights: bytes, summary: dict[str, Any]) -> None:
         """Write the network's weights and what they are.
 

@@ -16,7 +16,7 @@ from COVIDMultitaskLib.writing import write_text
 from training.configuration import Experiment
 from training.data.splits import read_split
 from training.evaluate.results import Evaluation, read_evaluations
-from training.export import EVALUATIONS, card_template, trained_on
+from training.export import EVALUATIONS, card_template, data_of_stages, trained_on
 from training.learning.run import Run
 from training.report.curves import Points, draw_curves, draw_reliability
 from training.report.pictures import held_out_pictures
@@ -61,7 +61,7 @@ def contents(run: Run) -> dict[str, Any]:
         "resources": resources,
         "scans_per_second": resources and _scans_per_second(experiment, resources),
         "data": data,
-        "trained_on": data and trained_on(data, experiment.engine),
+        "trained_on": data and trained_on(data_of_stages(run), experiment.engine),
         "parts": parts(run, data),
         "curves": _curves(losses, scores, resumed_at(run)),
         "losses": {task: (points[0][1], points[-1][1]) for task, points in losses.items()},
@@ -140,7 +140,7 @@ def _evaluations(run: Run) -> Iterator[dict[str, Any]]:
     """Each with its reliability curves, and whether it is of other weights than the run's."""
     ours = hashlib.sha256(run.weights_file.read_bytes()).hexdigest() if run.weights_file.exists() else None
     for number, one in enumerate(read_evaluations(run.folder / EVALUATIONS)):
-        yield {"results": one, "is_of_others": one.weights != ours, "reliability": _reliability(one, number)}
+        yield {"results": one, "is_of_others": one.is_of_others(ours), "reliability": _reliability(one, number)}
 
 
 def _reliability(one: Evaluation, number: int) -> str | None:
