@@ -178,20 +178,18 @@ class JointEngine(NetworkEngine["JointNetwork", "_Settings"]):
         """
         import torch
 
-        from COVIDMultitaskLib.networks.joint import BLOCK, SIDE_MULTIPLE
-
         spacing_mm, has_overview = self.settings.spacing_mm, bool(self.settings.network.get("overview"))
-        whole = upright_grid(volume.geometry, spacing_mm * (BLOCK if has_overview else 1), SIDE_MULTIPLE)
+        whole = grid_of_whole(volume.geometry, spacing_mm, has_overview)
         with progress.stage("prepare"):
-            image = _normalised(volume, whole)
+            image = normalised(volume, whole)
         with progress.stage("load"):
             network = self.load(device)
         with progress.stage("predict"), torch.inference_mode():
             first_done = 0.1 if has_overview else 0.4
             first = look_at(network.overview or network, image, whole, progress.part(0.0, first_done))
-            chest = grid_over(*_box_around_lungs(first, volume.geometry), spacing_mm, SIDE_MULTIPLE)
+            chest = grid_around_lungs(first, volume.geometry, spacing_mm)
             del first, image
-            look = look_at(network, _normalised(volume, chest), chest, progress.part(first_done, 0.8))
+            look = look_at(network, normalised(volume, chest), chest, progress.part(first_done, 0.8))
             refuse_without_lungs(look.lobes, look.grid)
             return Found(look, *_cleaned(look, progress.part(0.8, 1.0)), look.classify(network))
 
@@ -206,7 +204,29 @@ class JointEngine(NetworkEngine["JointNetwork", "_Settings"]):
         )
 
 
-def _normalised(volume: Volume, grid: Geometry) -> torch.Tensor:
+def grid_of_whole(scan: Geometry, spacing_mm: float, has_overview: bool) -> Geometry:
+    """The grid on which the whole scan is seen first: coarse for an overview.
+
+    :param spacing_mm: of the network's grid.
+    """
+    from COVIDMultitaskLib.networks.joint import BLOCK, SIDE_MULTIPLE
+
+    return upright_grid(scan, spacing_mm * (BLOCK if has_overview else 1), SIDE_MULTIPLE)
+
+
+def grid_around_lungs(first: Look, scan: Geometry, spacing_mm: float) -> Geometry:
+    """The grid of the box around the lungs, which gives the answers.
+
+    :param first: at the whole scan.
+    :param scan: its geometry.
+    :raises NotChestCTError: when there are no lungs.
+    """
+    from COVIDMultitaskLib.networks.joint import SIDE_MULTIPLE
+
+    return grid_over(*_box_around_lungs(first, scan), spacing_mm, SIDE_MULTIPLE)
+
+
+def normalised(volume: Volume, grid: Geometry) -> torch.Tensor:
     """The scan on a grid as the network sees it, (1, 1, z, y, x)."""
     import torch
 

@@ -16,17 +16,19 @@ from hypothesis import strategies as st
 
 from COVIDMultitaskLib.errors import InputError, NotChestCTError
 from COVIDMultitaskLib.inference.unlikeness import read_reference
+from COVIDMultitaskLib.progress import Progress
 from COVIDMultitaskLib.reading import check_chest_ct, to_hounsfield
 from COVIDMultitaskLib.volume import Geometry, Volume
 from Testing.library.simple_chest import chest_hu
-from Testing.library.tiny_bundle import random_network, write_tiny_bundle
+from Testing.library.tiny_bundle import OVERVIEWED, RANDOM_NETWORK, random_network, write_tiny_bundle
 from training.calibration import calibrate, calibrate_bundle, fit_temperature, fit_unlikeness, read_held_out
 from training.calibration.foreign import Structures, of_a_chest, of_a_thorax, without_a_chest
-from training.calibration.held_out import Labelled
+from training.calibration.held_out import Labelled, show
 from training.calibration.temperature import fold_of
 from training.calibration.unlikeness import shrunk_covariance
 from training.data.dataset import Case
 from training.data.record import KNOWN_EMPTY, LESION_OF_ANY_KIND, NOT_ANNOTATED, LesionKind, Record
+from training.engines.boxes import mask_in, upright_volume
 
 SPACING_MM = 8.0
 
@@ -190,6 +192,32 @@ def test_missing_labels_stay_out_of_their_heads_rows() -> None:
     assert set(held_out.heads["lobes"].truth) == {0, 1, 3, 4}  # none of the second case's
     assert set(held_out.heads["lesions"].truth) <= {0, 1}
     assert set(held_out.heads["lesions"].patients) == {"patient 0", "patient 1"}
+
+
+@pytest.mark.parametrize("arguments", [RANDOM_NETWORK, OVERVIEWED])
+def test_a_case_is_shown_as_the_engine_shows_a_scan(tmp_path: Path, arguments: dict) -> None:
+    """In the box around the lungs that it finds, not with the air that a simulated scan is padded with."""
+    from COVIDMultitaskLib.bundles import open_bundle
+    from COVIDMultitaskLib.engines.joint import JointEngine
+
+    network, told = random_network(seed=2, arguments=arguments), {"spacing_mm": SPACING_MM, "network": arguments}
+    engine = JointEngine(open_bundle(write_tiny_bundle(tmp_path / "b", network=network, inference=told)), "cpu")
+    one = case(0)
+    hu = torch.nn.functional.pad(one.hu, (0, 0, 0, 0, 0, 64), value=-1024.0)
+    look, read = show(network.eval(), Case(one.record, hu), SPACING_MM)
+    found = engine.find(upright_volume(hu, SPACING_MM), Progress())
+    assert look.grid.shape == found.look.grid.shape and look.grid.origin_mm == found.look.grid.origin_mm
+    assert look.grid.shape[0] < hu.shape[0]
+    torch.testing.assert_close(look.segmentation.lobes, found.look.segmentation.lobes, atol=2e-2, rtol=0)
+    torch.testing.assert_close(read.diagnosis, found.read.diagnosis, atol=2e-2, rtol=0)
+
+
+def test_beyond_a_case_nothing_is_annotated() -> None:
+    scan = Geometry((4, 4, 4), (2.0, 2.0, 2.0), (0.0, 0.0, 0.0))
+    box = Geometry((6, 4, 4), (2.0, 2.0, 2.0), (0.0, 0.0, -2.0))
+    mask = torch.ones(4, 4, 4, dtype=torch.uint8)
+    assert mask_in(mask, scan, box, NOT_ANNOTATED)[:, 0, 0].tolist() == [NOT_ANNOTATED, 1, 1, 1, 1, NOT_ANNOTATED]
+    assert mask_in(mask, scan, box)[:, 0, 0].tolist() == [1] * 6
 
 
 def test_voxels_that_nobody_annotated_do_not_count() -> None:

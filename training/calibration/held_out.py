@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from COVIDMultitaskLib import labels
-from COVIDMultitaskLib.engines.joint import HEADS, Look, look_at
+from COVIDMultitaskLib.engines.joint import HEADS, Look, grid_around_lungs, grid_of_whole, look_at, normalised
+from COVIDMultitaskLib.errors import NotChestCTError
 from COVIDMultitaskLib.networks.joint import Classification, JointNetwork
-from COVIDMultitaskLib.preparation.grid import grid_over
-from COVIDMultitaskLib.preparation.intensity import normalise
 from COVIDMultitaskLib.progress import Progress
+from COVIDMultitaskLib.volume import Geometry
 from training.data.dataset import Case
 from training.data.record import LESION_OF_ANY_KIND, NOT_ANNOTATED, Record
+from training.engines.boxes import mask_in, upright_volume
 
 VOXELS_PER_SCAN = 4000
 """Voxels drawn from the lungs of each scan: neighbours tell little that is new."""
@@ -78,32 +79,39 @@ def read_held_out(network: JointNetwork, cases: Iterable[Case], spacing_mm: floa
         for head, order in (("severity", labels.SEVERITIES), ("diagnosis", labels.DIAGNOSES)):
             if (name := getattr(case.record, head)) is not None:
                 rows[head].append((getattr(read, head).float().numpy(), np.array([order.index(name)]), patient))
-        for head, truth in _known_masks(case).items():
+        for head, truth in _known_masks(case, look.grid, spacing_mm).items():
             rows[head].append((*_drawn_voxels(getattr(look.segmentation, head)[0], truth, look, chance), patient))
     heads = {head: _labelled(found) for head, found in rows.items() if found}
     return HeldOut(heads, np.array(descriptors), np.array(patients))
 
 
 def show(network: JointNetwork, case: Case, spacing_mm: float) -> tuple[Look, Classification]:
-    """What a network in evaluation mode finds in a whole scan, as the engine lets it look.
+    """What a network in evaluation mode finds in a scan, as the engine lets it look: around the lungs.
+
+    A network that finds no lungs, as in a trial, is shown the whole scan.
 
     :param spacing_mm: of the case's grid.
     """
-    size = np.array(case.hu.shape[::-1]) * spacing_mm
+    volume = upright_volume(case.hu, spacing_mm)
+    whole = grid_of_whole(volume.geometry, spacing_mm, network.overview is not None)
     with torch.inference_mode():
-        look = look_at(
-            network, normalise(case.hu.float())[None, None], grid_over(0 * size, size, spacing_mm), Progress()
-        )
+        first = look_at(network.overview or network, normalised(volume, whole), whole, Progress())
+        try:
+            grid = grid_around_lungs(first, volume.geometry, spacing_mm)
+        except NotChestCTError:
+            grid = grid_of_whole(volume.geometry, spacing_mm, has_overview=False)
+        look = look_at(network, normalised(volume, grid), grid, Progress())
         return look, look.classify(network)
 
 
-def _known_masks(case: Case) -> dict[str, np.ndarray]:
-    """The masks that tell all of their head's classes."""
+def _known_masks(case: Case, grid: Geometry, spacing_mm: float) -> dict[str, np.ndarray]:
+    """The masks that tell all of their head's classes, (z, y, x) on a grid; beyond the case nothing is annotated."""
+    scan = upright_volume(case.hu, spacing_mm).geometry
     known = {}
     for head in ("lobes", "lesions"):
         mask = getattr(case, head)
         if mask is not None and not (head == "lesions" and (mask == LESION_OF_ANY_KIND).any()):
-            known[head] = mask.numpy()
+            known[head] = mask_in(mask, scan, grid, NOT_ANNOTATED).numpy()
     return known
 
 
