@@ -174,7 +174,7 @@ def reference_seconds(path: Path) -> float | None:
 def model_card(run, calibration, validation: list[Score]) -> str:
     """The bundle's README from the template of the experiment's card folder."""
     from training.evaluate.results import read_evaluations
-    from training.synthesis.chest import DIAGNOSES, EFFUSION_CHANCE
+    from training.synthesis.facts import simulation_facts
 
     experiment = run.experiment()
     return card_template(experiment, "card.md.j2").render(
@@ -186,8 +186,7 @@ def model_card(run, calibration, validation: list[Score]) -> str:
         calibration=calibration,
         evaluations=read_evaluations(run.folder / EVALUATIONS),
         notes=run.notes,
-        drawn=DIAGNOSES,
-        effusion=EFFUSION_CHANCE,
+        simulation=simulation_facts(),
     )
 
 

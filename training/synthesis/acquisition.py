@@ -75,7 +75,11 @@ class Protocol:
 
 def draw_protocol(look: Appearance, draw: Draw) -> Protocol:
     """One of many scanners and protocols."""
-    increment = float(draw.scalars.choice(COMMON_SLICES_MM)) if draw.chance(COMMON_SLICES_CHANCE) else draw.log_uniform(*SLICES_MM)
+    increment = (
+        float(draw.scalars.choice(COMMON_SLICES_MM))
+        if draw.chance(COMMON_SLICES_CHANCE)
+        else draw.log_uniform(*SLICES_MM)
+    )
     overlap = {"contiguous": 1.0, "overlapping": draw.uniform(1.2, 2.0), "gaps": draw.uniform(0.2, 0.9)}
     thickness = increment * overlap[draw.choice(SLICES)]
     return Protocol(

@@ -39,6 +39,9 @@ CRAZY_PAVING_CHANCE = 0.4
 GLASS_ABOVE_LUNG_HU = 110
 """Ground-glass is denser than the lung around it by at least so much."""
 
+EFFUSION_OF_A_SIDE = 0.6
+"""Where there may be an effusion, how often each side has one."""
+
 FALLS_OUTSIDE = 1.7
 """How much larger opacities are drawn than wanted: a part falls outside the lungs or on others."""
 
@@ -364,7 +367,7 @@ def pleural_effusion(shape: Shape, draw: Draw) -> Effusion:
     collapsed = fluid.clone()
     for side in labels.LUNGS:
         lung = shape.side(side)
-        if not draw.chance(0.6) or not lung.any():
+        if not draw.chance(EFFUSION_OF_A_SIDE) or not lung.any():
             continue
         y = shape.y - 0.15 * shape.z + 4 * shape.smooth(draw, 40)  # deeper at the base
         level = torch.quantile(y[lung][:: max(1, int(lung.sum()) // 20000)], draw.uniform(0.72, 0.97))
