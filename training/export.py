@@ -195,7 +195,7 @@ def model_card(run, calibration, validation: list[Score], kind: str) -> str:
 
     :param kind: of the held-out cases, as :func:`held_out_kind` tells it.
     """
-    from training.synthesis.chest import DIAGNOSES, EFFUSION_CHANCE
+    from training.synthesis.facts import simulation_facts
 
     experiment = run.experiment()
     return card_template(experiment, "card.md.j2").render(
@@ -213,8 +213,7 @@ def model_card(run, calibration, validation: list[Score], kind: str) -> str:
         units={"simulated": "lobe shapes", "real": "patients"}.get(kind, "patients and lobe shapes"),
         evaluations=evaluations_of(run),
         notes=run.notes,
-        drawn=DIAGNOSES,
-        effusion=EFFUSION_CHANCE,
+        simulation=simulation_facts(),
     )
 
 

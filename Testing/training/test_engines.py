@@ -29,6 +29,7 @@ from training.learning.learner import Learner
 from training.learning.loop import weigh
 from training.learning.trained import Score, scores_of
 from training.metrics import Interval
+from training.synthesis.chest import SIMULATOR
 from training.train import main
 
 FOUR = sorted(set(OF_ENGINES) - {"joint"})
@@ -73,6 +74,12 @@ def test_a_trained_engine_answers(trained: tuple[str, Path]) -> None:
     )
     assert ("diagnosis" in engine.answers) == (found.diagnosis is not None or found.covid is not None)
     assert make_engine(None, bundle, "cpu").name == name
+
+
+def test_its_card_tells_which_simulator_made_the_scans(trained: tuple[str, Path]) -> None:
+    card = (trained[1] / "docs" / "README.md").read_text()
+    assert f"| synthetic: phantoms, simulator version {SIMULATOR} | 4 |" in card
+    assert f"Version {SIMULATOR} of the simulation" in card
 
 
 def test_its_row_tells_all_that_is_known(trained: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

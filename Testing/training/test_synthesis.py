@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from training.synthesis.acquisition import COMMON_SLICES_MM, Protocol, acquire, 
 from training.synthesis.anatomy import TISSUE_VALUES
 from training.synthesis.appearance import APPEARANCES, HELD_OUT, TRAIN, appearance
 from training.synthesis.body import TABLES
-from training.synthesis.chest import Chest, make_chest
+from training.synthesis.cases import FIRST_SEEDS, CaseSettings, begin_folder, make_cases, split_shapes
+from training.synthesis.chest import SIMULATOR, Chest, make_chest, make_severe_chest
 from training.synthesis.disease import PATTERNS, diagnosis_of, draw_lesions
 from training.synthesis.draw import Draw, box_blur, dilated, gaussian_blur
 from training.synthesis.insert import insert_disease
@@ -561,8 +563,6 @@ def test_simulated_lesions_have_the_attenuation_radiologists_describe(anatomy) -
 
 
 def test_cases_are_made_once_and_go_on(anatomy_cache: Path, tmp_path: Path) -> None:
-    from training.synthesis.cases import CaseSettings, make_cases
-
     settings = CaseSettings((32, 32, 32), 9.0)
     make_cases(anatomy_cache, tmp_path, "train", 2, settings, 1)
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "train").iterdir()}
@@ -580,23 +580,104 @@ def test_a_case_tells_how_it_was_made(anatomy_cache: Path, repository: Path, tmp
         assert case["hu"].dtype == np.int16
         assert case["lobes"].shape == case["lesions"].shape == case["hu"].shape == (32, 32, 32)
         assert str(case["appearance"]) == "held_out"
+        assert int(case["simulator"]) == SIMULATOR
         assert diagnosis_of(str(case["pattern"])) == labels.DIAGNOSES[int(case["labels"][1])]
         assert any(low <= float(case["kernel"]) <= high for low, high in HELD_OUT.kernel)
         assert 0.5 <= float(case["thickness_mm"]) <= 10
 
 
 def test_no_shape_is_both_trained_on_and_held_out(anatomy_cache: Path) -> None:
-    from training.synthesis.cases import split_shapes
-
     parts = split_shapes(anatomy_cache)
     assert parts["train"]
-    assert parts["validation"]
+    assert parts["validation"] == parts["test"]
     assert not set(parts["train"]) & set(parts["validation"])
+
+
+TINY = CaseSettings((24, 24, 24), 12.0)
+
+
+def run_cases(folder: Path, anatomies: Path, *arguments: str) -> int:
+    from training.synthesis.cases import main
+
+    command = ["--anatomies", str(anatomies), "--output", str(folder), "--size", "24", "24", "24", "--spacing", "12"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["cases", *command, *arguments])
+        return main()
+
+
+def test_a_folder_tells_what_its_scans_have_in_common(anatomy_cache: Path, tmp_path: Path) -> None:
+    """Whether the command made it or a training."""
+    begin_folder(tmp_path / "training", replace(TINY, appearance="held_out", severe=True))
+    options = ["--count", "0", "--appearance", "held_out", "--severe"]
+    assert run_cases(tmp_path / "command", anatomy_cache, *options) == 0
+    told = [json.loads((tmp_path / name / "settings.json").read_text()) for name in ("training", "command")]
+    assert told[0] == told[1]
+    look = {"size": [24, 24, 24], "spacing_mm": 12.0, "appearance": "held_out"}
+    assert told[0] == {**look, "simulator": SIMULATOR, "severe": True}
+
+
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [
+        ({}, "another version of the simulator"),
+        ({"size": [24, 24, 24], "spacing_mm": 12.0}, "another version of the simulator"),
+        ({**TINY.described(), "simulator": SIMULATOR - 1, "spacing_mm": 9.0}, "another version of the simulator"),
+        ({**TINY.described(), "size": [32, 32, 32], "spacing_mm": 9.0}, "another size and spacing"),
+        ({**TINY.described(), "appearance": "held_out"}, "another appearance"),
+        ({**TINY.described(), "severe": True}, "another choice of severity"),
+    ],
+)
+def test_a_folder_of_other_scans_is_refused_in_one_sentence(
+    anatomy_cache: Path, tmp_path: Path, capsys, before: dict, words: str
+) -> None:
+    """By the command and by a training, and nothing is added. What has no version is from before there were any."""
+    from training.data.synthetic import Simulation
+
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "0.npz").touch()
+    if before:
+        (tmp_path / "settings.json").write_text(json.dumps(before))
+    sentence = f"{tmp_path} holds simulated scans of {words}; name another folder or delete this one."
+    assert run_cases(tmp_path, anatomy_cache, "--count", "2") == 2
+    assert capsys.readouterr().err == f"{sentence}\n"
+    with pytest.raises(InputError, match=f"^{re.escape(sentence)}$"):
+        Simulation(tmp_path, anatomy_cache, tmp_path, None, TINY, {"train": 1}).make()
+    assert [path.name for path in (tmp_path / "train").iterdir()] == ["0.npz"]
+
+
+def test_test_scans_have_the_held_out_shapes_but_another_disease(anatomy_cache: Path, tmp_path: Path) -> None:
+    """And the evaluation finds them as it finds others."""
+    from training.data.synthetic import SyntheticCases
+
+    for part in ("validation", "test"):
+        make_cases(anatomy_cache, tmp_path, part, 2, TINY, 1)
+    validation, test = (SyntheticCases(tmp_path / part) for part in ("validation", "test"))
+    assert [path.name for path in test.paths] == ["20000000.npz", "20000001.npz"]
+    for number in range(2):
+        one, other = validation[number], test[number]
+        assert one.record.group == other.record.group
+        assert not torch.equal(one.hu, other.hu) and not torch.equal(one.lobes, other.lobes)
+
+
+def test_a_severe_cohort_is_severe_and_the_same_again(anatomy, anatomy_cache: Path, tmp_path: Path) -> None:
+    from training.data.synthetic import SyntheticCases
+
+    make_cases(anatomy_cache, tmp_path, "test", 3, replace(TINY, severe=True), 1)
+    cases = SyntheticCases(tmp_path / "test")
+    assert [cases.record(index).severity for index in range(3)] == ["severe"] * 3
+    again = make_severe_chest(anatomy, Draw(FIRST_SEEDS["test"]), TINY.size, TINY.spacing_mm)
+    assert torch.equal(again.hu.round(), cases[0].hu)
+
+
+def test_a_shape_in_which_nothing_becomes_severe_is_told(anatomy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.synthesis.chest.DRAWS_UNTIL_SEVERE", 1)
+    bare = replace(anatomy, lobes=np.zeros_like(anatomy.lobes))
+    with pytest.raises(InputError, match=r"No disease becomes severe in the shape toy; .+\.$"):
+        make_severe_chest(bare, Draw(0), TINY.size, TINY.spacing_mm)
 
 
 def test_the_benchmark_gives_time_to_its_steps(anatomy_cache: Path) -> None:
     from Testing.benchmarks.synthesis import STEPS, measure
-    from training.synthesis.cases import CaseSettings, split_shapes
 
     cases, steps = measure(split_shapes(anatomy_cache)["train"], 2, CaseSettings((32, 32, 32), 9.0))
     assert len(cases) == 2
@@ -633,7 +714,6 @@ def test_the_thorax_fits_a_real_lobe_map(shared_data: Path, real_anatomy) -> Non
 
 def test_processes_that_make_the_same_case_do_not_disturb_each_other(anatomy_cache: Path, tmp_path: Path) -> None:
     from training.processes import map_in_processes
-    from training.synthesis.cases import CaseSettings, make_cases
 
     make = partial(
         make_cases, anatomy_cache, part="train", count=2, settings=CaseSettings((32, 32, 32), 9.0), processes=1
@@ -648,7 +728,6 @@ def test_a_folder_may_be_begun_by_many_at_once(tmp_path: Path) -> None:
     from threading import Barrier
 
     from training.data.synthetic import Simulation
-    from training.synthesis.cases import CaseSettings
 
     together = Barrier(4, timeout=30)
 
@@ -667,7 +746,6 @@ def test_a_folder_may_be_begun_by_many_at_once(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_is_no_case(anatomy_cache: Path, tmp_path: Path) -> None:
     from training.data.synthetic import SyntheticCases
-    from training.synthesis.cases import CaseSettings, make_cases
 
     make_cases(anatomy_cache, tmp_path, "train", 1, CaseSettings((32, 32, 32), 9.0), 1)
     (tmp_path / "train" / ".0123abcd-1.npz").write_bytes(b"half")

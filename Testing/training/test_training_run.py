@@ -96,11 +96,13 @@ def test_a_killed_run_goes_on_to_the_same_weights(config: Path, tmp_path: Path) 
 
 def test_scans_that_another_experiment_made_into_the_folder_are_not_learned_from(config: Path, tmp_path: Path) -> None:
     from training.learning.sources import gather
+    from training.synthesis.chest import SIMULATOR
 
     few = read_experiment(config, ["data.synthetic.train=2", "data.synthetic.val=1"])
     data = gather(few, Run(tmp_path / "run"), lambda line: None)
     assert (len(data.pools[0].cases), len(data.held_out[0])) == (2, 1)
-    assert data.described["sources"][0]["records"] == 2
+    told = data.described["sources"][0]
+    assert (told["records"], told["simulator"]) == (2, SIMULATOR)
 
 
 def test_a_run_folder_belongs_to_one_experiment(config: Path, tmp_path: Path) -> None:
@@ -182,7 +184,7 @@ def test_a_full_disk_loses_no_earlier_checkpoint(config: Path, tmp_path: Path) -
         ({"sampling.tasks": {"lobes": 0, "lesions": 0, "severity": 0, "diagnosis": 0}}, "needs a share above 0"),
         ({"start": "nowhere.safetensors"}, "nowhere.safetensors to start from are missing"),
         ({"start": {"stern": "nowhere.safetensors"}}, "nowhere.safetensors to start from are missing"),
-        ({"data.synthetic.size": [16, 16, 16]}, "simulated scans of another size or spacing"),
+        ({"data.synthetic.size": [16, 16, 16]}, "simulated scans of another size; name another folder"),
     ],
 )
 def test_a_wrong_experiment_is_one_sentence(tmp_path, changes, words, capsys) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from training.synthesis.cases import SETTINGS, CaseSettings
+
 SIZE = (32, 32, 48)
 SPACING_MM = 8.0
 
@@ -72,7 +74,7 @@ def write_experiment(folder: Path, changes: dict[str, Any] | None = None, train:
     if train and not cases.exists():
         write_cases(cases / "train", train)
         write_cases(cases / "validation", val, 100)
-        (cases / "settings.json").write_text(json.dumps({"size": list(SIZE), "spacing_mm": SPACING_MM}))
+        (cases / SETTINGS).write_text(json.dumps(CaseSettings(SIZE, SPACING_MM).described()))
     content = {
         "name": "tiny",
         "engine": "joint",

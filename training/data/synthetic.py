@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,11 +16,10 @@ from torch.utils.data import Dataset
 
 from COVIDMultitaskLib import labels
 from COVIDMultitaskLib.errors import InputError
-from COVIDMultitaskLib.writing import write_json
 from training.data.dataset import Case
 from training.data.record import KNOWN_EMPTY, ImageFile, LesionKind, Record
 from training.synthesis.anatomy import make_anatomies
-from training.synthesis.cases import CaseSettings, make_cases
+from training.synthesis.cases import CaseSettings, begin_folder, make_cases
 
 SOURCE = "synthetic"
 PARTS = {"train": "train", "val": "validation"}
@@ -54,9 +52,9 @@ class Simulation:
     def make(self, processes: int = 1) -> None:
         """Make the scans that are not there yet; may be interrupted.
 
-        :raises InputError: when the folder holds scans of other settings.
+        :raises InputError: when the folder holds scans of other settings, or of another version of the simulator.
         """
-        self._refuse_other_settings()
+        begin_folder(self.folder, self.settings)
         if not self.is_phantom:
             make_anatomies(self.material, self.anatomies, processes, self.shapes)
         for part, count in self.counts.items():
@@ -69,17 +67,6 @@ class Simulation:
                 make_phantoms(folder, count, self.settings, processes)
             else:
                 make_cases(self.anatomies, self.folder, PARTS[part], count, self.settings, processes)
-
-    def _refuse_other_settings(self) -> None:
-        told = self.folder / "settings.json"
-        ours = {"size": list(self.settings.size), "spacing_mm": self.settings.spacing_mm}
-        if told.exists() and json.loads(told.read_text()) != ours:
-            raise InputError(
-                f"{self.folder} holds simulated scans of another size or spacing; name another data.synthetic.folder."
-            )
-        if not told.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(ours, told)
 
 
 class SyntheticCases(Dataset):

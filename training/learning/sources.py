@@ -21,6 +21,7 @@ from training.engines import learner_class
 from training.learning.run import Run
 from training.learning.sampling import Cases, Pool, is_slice, reasons_of, tasks_of
 from training.synthesis.cases import CaseSettings
+from training.synthesis.chest import SIMULATOR
 
 Tell = Callable[[str], None]
 
@@ -95,6 +96,7 @@ def _add_synthetic(
             "licence": "CC-BY-4.0",
             "records": len(cases),
             "simulated": True,
+            "simulator": SIMULATOR,
             "from": "phantoms" if simulation.is_phantom else "real lobe shapes and one thorax (TotalSegmentator data)",
         }
     )

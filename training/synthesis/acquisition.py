@@ -25,6 +25,22 @@ PADDING_HU = -1024.0
 COMMON_SLICES_MM = (0.5, 0.625, 0.75, 1.0, 1.0, 1.25, 1.25, 1.5, 2.0, 2.5, 3.0, 3.0, 5.0, 5.0, 5.0, 7.0, 8.0, 10.0)
 """Distances between slices, common ones more often."""
 
+COMMON_SLICES_CHANCE = 0.8
+SLICES_MM = (0.5, 10.0)
+"""Distances where none of the common ones is taken, and limits of the slices' thickness."""
+
+SLICES = {"contiguous": 0.65, "overlapping": 0.25, "gaps": 0.1}
+"""How often slices are as thick as they are apart, thicker and thinner."""
+
+PIXEL_MM = (0.55, 0.98)
+
+CUT_CHANCE = 0.12
+"""How often a scan ends within the chest: below, and as often above."""
+
+ROUND_FIELD_CHANCE = 0.4
+ROUND_FIELD_MM = (140.0, 230.0)
+"""How often pixels outside a circle are padding, and its radius."""
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -59,13 +75,17 @@ class Protocol:
 
 def draw_protocol(look: Appearance, draw: Draw) -> Protocol:
     """One of many scanners and protocols."""
-    increment = float(draw.scalars.choice(COMMON_SLICES_MM)) if draw.chance(0.8) else draw.log_uniform(0.5, 10)
+    increment = (
+        float(draw.scalars.choice(COMMON_SLICES_MM))
+        if draw.chance(COMMON_SLICES_CHANCE)
+        else draw.log_uniform(*SLICES_MM)
+    )
     overlap = {"contiguous": 1.0, "overlapping": draw.uniform(1.2, 2.0), "gaps": draw.uniform(0.2, 0.9)}
-    thickness = increment * overlap[draw.choice({"contiguous": 0.65, "overlapping": 0.25, "gaps": 0.1})]
+    thickness = increment * overlap[draw.choice(SLICES)]
     return Protocol(
-        draw.uniform(0.55, 0.98),
+        draw.uniform(*PIXEL_MM),
         increment,
-        float(np.clip(thickness, 0.5, 10)),
+        float(np.clip(thickness, *SLICES_MM)),
         draw.within(look.kernel),
         draw.within(look.noise_hu),
     )
@@ -126,9 +146,9 @@ def _slices(shape: Shape, every: int, draw: Draw) -> slice:
     z = shape.z.flatten()
     first = draw.integer(0, every - 1)
     last = len(z)
-    if draw.chance(0.12):
+    if draw.chance(CUT_CHANCE):
         first += every * int((z < draw.uniform(-170, -60)).sum() // every)
-    if draw.chance(0.12):
+    if draw.chance(CUT_CHANCE):
         last = int((z < draw.uniform(60, 170)).sum())
     return slice(first, max(last, first + 2 * every), every)
 
@@ -175,6 +195,6 @@ def _noise(hu: torch.Tensor, shape: Shape, slices: slice, protocol: Protocol, dr
 
 def _field_of_view(draw: Draw) -> tuple[float, tuple[float, float]]:
     """Radius and middle (y, x) of a round field of view, in mm."""
-    if not draw.chance(0.4):
+    if not draw.chance(ROUND_FIELD_CHANCE):
         return math.inf, (0.0, 0.0)
-    return draw.uniform(140, 230), (draw.uniform(-20, 20), draw.uniform(-20, 20))
+    return draw.uniform(*ROUND_FIELD_MM), (draw.uniform(-20, 20), draw.uniform(-20, 20))

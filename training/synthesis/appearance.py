@@ -1,7 +1,9 @@
 """How scans may look: ranges of protocol and rendering, one set to train on and one held out.
 
-The two sets do not overlap in kernel, dose, contrast, table and the texture of lesions: what is
-measured on the held-out set tells how a network bears scanners that it has not seen.
+The two sets do not overlap in kernel, dose, contrast, table and the look of lesions, and share all else:
+shapes, bodies, disease, slices, and how each of these is rendered. Most held-out numbers lie between ranges
+that are trained on (``shares_between``), the others just beyond them. So what is measured on the held-out
+set tells how a network bears somewhat other settings of this simulator; of other scanners it tells nothing.
 """
 
 from __future__ import annotations
@@ -75,3 +77,17 @@ def appearance(name: str) -> Appearance:
     if name not in APPEARANCES:
         raise InputError(f"There is no appearance {name}; choose one of {', '.join(APPEARANCES)}.")
     return APPEARANCES[name]
+
+
+def shares_between() -> dict[str, float]:
+    """By name of each range the share, 0 to 1, of held-out draws that lie between the ranges trained on.
+
+    The other draws lie beyond all of them. Tables, which are no numbers, are left out.
+    """
+    shares = {}
+    for name in (field.name for field in fields(Appearance) if field.name != "tables"):
+        trained = [limit for limits in getattr(TRAIN, name) for limit in limits]
+        held_out = getattr(HELD_OUT, name)
+        between = sum(high - low for low, high in held_out if min(trained) <= low and high <= max(trained))
+        shares[name] = between / sum(high - low for low, high in held_out)
+    return shares

@@ -27,13 +27,19 @@ ORGAN_HU: dict[str, tuple[float, float]] = {
 }
 """Ranges of mean attenuation without contrast; Barrett and Keat 2004, Lamba 2014, widened."""
 
+CONTRAST_CHANCE = 0.4
+"""How often contrast medium was given."""
+
+FAT_MM = (5.0, 45.0)
+"""Thickness of the fat under the skin."""
+
 BLOOD = ("heart", "artery", "vein")
 BONES = ("bone", "vertebra", "arm")
 
 
 def blood_hu(look: Appearance, draw: Draw) -> tuple[float, float]:
     """Attenuation of blood, and how much of it contrast medium adds (0 in most scans)."""
-    added = draw.within(look.enhancement_hu) if draw.chance(0.4) else 0.0
+    added = draw.within(look.enhancement_hu) if draw.chance(CONTRAST_CHANCE) else 0.0
     return draw.uniform(*ORGAN_HU["heart"]) + added, added
 
 
@@ -58,7 +64,7 @@ def render_body(shape: Shape, blood: float, added: float, look: Appearance, draw
 
 def _body_mask(shape: Shape, draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
     """The body, and each voxel's depth in mm under the skin (negative outside)."""
-    fat_mm = draw.log_uniform(5.0, 45.0)
+    fat_mm = draw.log_uniform(*FAT_MM)
     uneven = 1 + 0.35 * shape.smooth(draw, 60)
     back = (shape.y / 100).clamp(-1, 1)
     thickness = fat_mm * uneven * (1 - draw.uniform(-0.3, 0.5) * back).clamp(0.4, 2)

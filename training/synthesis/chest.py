@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from COVIDMultitaskLib import labels
+from COVIDMultitaskLib.errors import InputError
 from COVIDMultitaskLib.preparation.grid import labels_on_scan
 from COVIDMultitaskLib.volume import Geometry
 from training.synthesis.acquisition import PADDING_HU, Protocol, acquire, draw_protocol
@@ -17,6 +18,7 @@ from training.synthesis.anatomy import Anatomy
 from training.synthesis.appearance import TRAIN, Appearance
 from training.synthesis.body import blood_hu, render_body
 from training.synthesis.disease import (
+    PATTERNS,
     affected_percentages,
     diagnosis_of,
     draw_lesions,
@@ -27,11 +29,23 @@ from training.synthesis.draw import Draw
 from training.synthesis.lungs import make_lungs
 from training.synthesis.shape import Shape, centred_grid, deform, with_other_vessels_and_heart
 
+SIMULATOR = 2
+"""Version of the simulator: count it up whenever the same seed gives another scan, so that no folder mixes two.
+
+1: all scans before there was a version. 2: aortas and hearts move (commit ac8ac2b).
+"""
+
 SEVERE_ABOVE_PERCENT = 50.0
 """Severe: more than half of the worse lung is affected (MosMed's CT-3 and CT-4)."""
 
 DIAGNOSES = {"no_pneumonia": 0.25, "other_pneumonia": 0.3, "covid_19": 0.45}
 """How often each is drawn."""
+
+REACH_SEVERE = ("lobar", "multilobar", "diffuse")
+"""Patterns that may affect more than half of a lung; the diffuse one mostly does, the others seldom."""
+
+DRAWS_UNTIL_SEVERE = 1000
+"""Of three patients with such a pattern about one is severe; so many in vain mean that there are no lungs."""
 
 EFFUSION_CHANCE = {"no_pneumonia": 0.1, "other_pneumonia": 0.35, "covid_19": 0.06}
 
@@ -96,6 +110,29 @@ def make_chest(
         pattern=pattern,
         protocol=protocol,
     )
+
+
+def make_severe_chest(
+    anatomy: Anatomy, draw: Draw, size: tuple[int, int, int], spacing_mm: float = 2.5, look: Appearance = TRAIN
+) -> Chest:
+    """Make a scan with severe disease: one patient after the other is drawn until one has it.
+
+    Patterns that may reach it are drawn as often, beside each other, as :func:`make_chest` draws them, so that the
+    severe scans are those that it makes. Parameters as there.
+
+    :raises InputError: when no disease becomes severe, as in a shape without lungs.
+    """
+    often = {
+        pattern: DIAGNOSES[diagnosis] * weight
+        for diagnosis, patterns in PATTERNS.items()
+        for pattern, weight in patterns.items()
+        if pattern in REACH_SEVERE
+    }
+    for _ in range(DRAWS_UNTIL_SEVERE):
+        chest = make_chest(anatomy, draw, size, spacing_mm, look, draw.choice(often))
+        if chest.severity:
+            return chest
+    raise InputError(f"No disease becomes severe in the shape {anatomy.name}; delete it from the shapes.")
 
 
 def severity_of(worst_lung_percent: float) -> int:

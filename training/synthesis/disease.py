@@ -28,6 +28,20 @@ PATTERNS: dict[str, dict[str, float]] = {
 }
 """How often each pattern is drawn; chosen by us, so that a network sees enough of each."""
 
+MODERATE_SHARE = (0.04, 0.35)
+MODERATE_COUNT = (8, 40)
+"""Of moderate COVID-19: the lungs' share that opacities are drawn for, and how many."""
+
+DIFFUSE_SHARE = (0.2, 0.92)
+"""Of the lungs that is ground-glass in diffuse COVID-19."""
+
+CRAZY_PAVING_CHANCE = 0.4
+GLASS_ABOVE_LUNG_HU = 110
+"""Ground-glass is denser than the lung around it by at least so much."""
+
+EFFUSION_OF_A_SIDE = 0.6
+"""Where there may be an effusion, how often each side has one."""
+
 FALLS_OUTSIDE = 1.7
 """How much larger opacities are drawn than wanted: a part falls outside the lungs or on others."""
 
@@ -53,7 +67,7 @@ class Lesions:
 
     def over(self, tissue: torch.Tensor) -> torch.Tensor:
         """HU of lung tissue ``tissue`` (z, y, x) with the disease in it."""
-        denser = torch.maximum(self.glass_hu, tissue + 110).clamp(max=-200)
+        denser = torch.maximum(self.glass_hu, tissue + GLASS_ABOVE_LUNG_HU).clamp(max=-200)
         tissue = tissue + self.glass * (denser - tissue)
         return tissue + self.solid * (self.solid_hu - tissue)
 
@@ -99,8 +113,8 @@ def _covid_mild(fields: _Fields, shape: Shape, draw: Draw) -> None:
 def _covid_moderate(fields: _Fields, shape: Shape, draw: Draw) -> None:
     """More and larger opacities, up to a third of the lungs."""
     lungs_ml = _millilitres(shape.lobes > 0, shape)
-    share = draw.log_uniform(0.04, 0.35)
-    _opacities(fields, lungs_ml * share * _shares(draw.integer(8, 40), 1.2, draw), shape, draw)
+    share = draw.log_uniform(*MODERATE_SHARE)
+    _opacities(fields, lungs_ml * share * _shares(draw.integer(*MODERATE_COUNT), 1.2, draw), shape, draw)
 
 
 def _opacities(fields: _Fields, volumes_ml: np.ndarray, shape: Shape, draw: Draw) -> None:
@@ -129,10 +143,10 @@ def _covid_places(shape: Shape, draw: Draw) -> torch.Tensor:
 
 
 def _covid_diffuse(fields: _Fields, shape: Shape, draw: Draw) -> None:
-    """A quarter to nearly all of both lungs, with consolidation at back and base."""
+    """A fifth to nearly all of both lungs, with consolidation at back and base."""
     outward = 0.9 * (1 - shape.depth) + 1.3 * torch.sigmoid(shape.y / 30) + 0.9 * torch.sigmoid(-shape.z / 45)
     veil = shape.smooth(draw, draw.uniform(25, 60)) + 0.35 * shape.smooth(draw, 12) + outward * draw.uniform(0.3, 1.2)
-    _raise_to_share(fields.ground_glass, veil, shape.lobes > 0, draw.uniform(0.2, 0.92), shape)
+    _raise_to_share(fields.ground_glass, veil, shape.lobes > 0, draw.uniform(*DIFFUSE_SHARE), shape)
     if draw.chance(0.8):
         dense = shape.smooth(draw, draw.uniform(15, 40)) + outward
         _raise_to_share(fields.consolidation, dense, shape.lobes > 0, draw.log_uniform(0.02, 0.45), shape)
@@ -291,7 +305,7 @@ def _rendered(pattern: str, fields: _Fields, shape: Shape, look: Appearance, dra
     softness = draw.within(look.softness)
     grain_mm = draw.within(look.glass_grain_mm)
     glass_hu = draw.within(look.glass_hu) + draw.uniform(20, 70) * shape.smooth(draw, grain_mm)
-    if draw.chance(0.4):  # crazy paving: a net of thickened septa
+    if draw.chance(CRAZY_PAVING_CHANCE):  # crazy paving: a net of thickened septa
         net = torch.exp(-((shape.smooth(draw, 8) / 0.25) ** 2))
         glass_hu = glass_hu + draw.uniform(50, 220) * net
     solid_hu = draw.within(look.solid_hu) + draw.uniform(5, 40) * shape.smooth(draw, 8)
@@ -353,7 +367,7 @@ def pleural_effusion(shape: Shape, draw: Draw) -> Effusion:
     collapsed = fluid.clone()
     for side in labels.LUNGS:
         lung = shape.side(side)
-        if not draw.chance(0.6) or not lung.any():
+        if not draw.chance(EFFUSION_OF_A_SIDE) or not lung.any():
             continue
         y = shape.y - 0.15 * shape.z + 4 * shape.smooth(draw, 40)  # deeper at the base
         level = torch.quantile(y[lung][:: max(1, int(lung.sum()) // 20000)], draw.uniform(0.72, 0.97))

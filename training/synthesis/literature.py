@@ -1,8 +1,8 @@
 """Numbers the simulated disease is made to match, each with its source.
 
 Those of mild COVID-19 are measured on the 50 expert masks of MosMedData (Morozov et al., arXiv
-2005.06465; all of grade CT-1) by ``python -m training.synthesis.measure_masks``; only these statistics
-of the masks are kept here.
+2005.06465; CC BY-NC-ND 3.0; all of grade CT-1) by ``python -m training.synthesis.measure_masks``; only these statistics
+of the masks are kept here, and no scan or mask comes with the project.
 """
 
 from __future__ import annotations
@@ -43,12 +43,15 @@ class MaskStatistics:
     def volumes_ml(self, rng: np.random.Generator) -> np.ndarray:
         """Volumes of one patient's lesions, log-normal in number, total and size."""
         apart = self.components * np.exp(rng.normal(0, self.components_spread))
-        count = int(np.clip(round(MERGING * apart), 1, 110))
+        count = int(np.clip(round(MERGING * apart), 1, LARGEST_COUNT))
         total = self.total_ml * np.exp(rng.normal(0, self.total_spread))
         spread = np.log(self.largest_ml / self.median_ml) / EXPECTED_LARGEST
         sizes = np.exp(rng.normal(0, spread, count))
         return total * sizes / sizes.sum()
 
+
+LARGEST_COUNT = 110
+"""Lesions that a patient is drawn with at most."""
 
 MERGING = 1.4
 """How many more lesions are drawn than pieces are wanted: some run together, some fall outside (by trial)."""
@@ -69,7 +72,11 @@ MILD_COVID = MaskStatistics(
     height=0.43,
     depth=0.61,
 )
-"""MosMedData, 50 masks of grade CT-1."""
+"""MosMedData, masks of grade CT-1."""
+
+MASKS_MEASURED = 50
+MASKS_LICENCE = "CC-BY-NC-ND-3.0"
+"""Of those masks, as the adapter ``mosmed`` has it: a licence of the masks, which are not passed on."""
 
 COVID_BILATERAL = 0.875
 COVID_PERIPHERAL = 0.76

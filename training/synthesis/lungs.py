@@ -11,6 +11,12 @@ from training.synthesis.shape import Shape
 from training.synthesis.trees import coverage, grow_trees
 
 LUMEN_HU = -960.0
+PARENCHYMA_HU = (-935.0, -800.0)
+"""Mean of the air-filled tissue."""
+
+MOSAIC_CHANCE = 0.25
+DEPENDENT_CHANCE = 0.35
+EMPHYSEMA_CHANCE = 0.25
 SEAM_MM = 2.0
 """Over how much the two lobes of a map pass into each other."""
 
@@ -65,13 +71,13 @@ def make_lungs(shape: Shape, blood_hu: float, draw: Draw) -> Lungs:
 def parenchyma(shape: Shape, draw: Draw) -> torch.Tensor:
     """Air-filled tissue: mean, gravity gradient (denser at the back), texture, emphysema."""
     back = (shape.y / 100).clamp(-1, 1)
-    hu = draw.uniform(-935, -800) + draw.uniform(0, 60) * back
+    hu = draw.uniform(*PARENCHYMA_HU) + draw.uniform(0, 60) * back
     hu = hu + draw.uniform(4, 18) * shape.smooth(draw, 25) + draw.uniform(4, 22) * shape.smooth(draw, 6)
-    if draw.chance(0.25):  # mosaic of lobules
+    if draw.chance(MOSAIC_CHANCE):  # mosaic of lobules
         hu = hu + draw.uniform(15, 55) * shape.smooth(draw, 16).clamp(min=0)
-    if draw.chance(0.35):
+    if draw.chance(DEPENDENT_CHANCE):
         hu = hu + _dependent_density(shape, draw)
-    if draw.chance(0.25):
+    if draw.chance(EMPHYSEMA_CHANCE):
         hu = _with_emphysema(hu, shape, draw)
     return hu.clamp(-995, -500)
 

@@ -16,6 +16,20 @@ from training.synthesis.draw import Draw, gaussian_blur
 
 LOBE_VALUES = tuple(lobe.value for lobe in labels.LOBES)
 
+LARGEST_TILT = 0.21
+"""Radians, about each axis."""
+
+SCALE = (0.88, 1.15)
+"""Of all axes together; each is stretched by up to ``exp(STRETCH)`` besides."""
+
+STRETCH = 0.12
+
+DISPLACEMENT_MM = (0.0, 7.0)
+"""Deviation of the smooth displacement along each axis."""
+
+DIAPHRAGM_RAISED = 0.35
+"""How often one half of the diaphragm stands too high."""
+
 
 @dataclass
 class Shape:
@@ -181,7 +195,7 @@ def _map(array: np.ndarray, draw: Draw) -> torch.Tensor:
 def _source_mm(anatomy: Anatomy, grid: Geometry, draw: Draw) -> list[torch.Tensor]:
     """For each voxel of the grid the (z, y, x) position, from the anatomy's corner, that it shows."""
     matrix = _random_matrix(draw)
-    amplitude, cell_mm = draw.uniform(0.0, 7.0), draw.uniform(35.0, 80.0)
+    amplitude, cell_mm = draw.uniform(*DISPLACEMENT_MM), draw.uniform(35.0, 80.0)
     cells = [cell_mm / spacing for spacing in grid.spacing_mm]
     z, y, x = axes_mm(grid, draw.device)
     shift = (draw.uniform(-25, 25), draw.uniform(-15, 15), draw.uniform(-12, 12))
@@ -196,7 +210,7 @@ def _source_mm(anatomy: Anatomy, grid: Geometry, draw: Draw) -> list[torch.Tenso
 
 def _raised_diaphragm_mm(z: torch.Tensor, y: torch.Tensor, x: torch.Tensor, draw: Draw) -> torch.Tensor | float:
     """How far one half of the diaphragm, with all below it, stands too high: on the left over stomach and bowel."""
-    if not draw.chance(0.35):
+    if not draw.chance(DIAPHRAGM_RAISED):
         return 0.0
     side = 1 if draw.chance(0.75) else -1
     height = draw.uniform(15, 50)
@@ -215,8 +229,8 @@ def _breathing_mm(z: torch.Tensor, draw: Draw) -> torch.Tensor | float:
 
 
 def _random_matrix(draw: Draw) -> np.ndarray:
-    """Rotation by up to about 12 degrees and stretching by up to a quarter."""
-    tilt = np.radians(draw.scalars.normal(0, 5.0, 3)).clip(-0.21, 0.21)
+    """Rotation and stretching."""
+    tilt = np.radians(draw.scalars.normal(0, 5.0, 3)).clip(-LARGEST_TILT, LARGEST_TILT)
     matrix = np.eye(3)
     for axis, angle in enumerate(tilt):
         turn = np.eye(3)
@@ -224,7 +238,7 @@ def _random_matrix(draw: Draw) -> np.ndarray:
         turn[a, a] = turn[b, b] = np.cos(angle)
         turn[a, b], turn[b, a] = -np.sin(angle), np.sin(angle)
         matrix = matrix @ turn
-    scale = draw.log_uniform(0.88, 1.15) * np.exp(draw.scalars.uniform(-0.12, 0.12, 3))
+    scale = draw.log_uniform(*SCALE) * np.exp(draw.scalars.uniform(-STRETCH, STRETCH, 3))
     return matrix / scale
 
 

@@ -21,6 +21,9 @@ MURRAY_EXPONENT = 2.7
 REACH = 0.42
 """How far a branch goes towards the middle of what it supplies; Tawhai 2000 takes 0.4."""
 
+ML_PER_END = (1.0, 2.6)
+"""Lung that one end of an artery or vein supplies, in ml."""
+
 
 @dataclass(frozen=True)
 class Tubes:
@@ -70,7 +73,7 @@ class Trees:
 def grow_trees(shape: Shape, draw: Draw) -> Trees:
     """Arteries with their bronchi, and veins between them."""
     hila = find_hila(shape, draw)
-    ml_per_end, width = draw.uniform(1.0, 2.6), draw.uniform(0.38, 0.56)
+    ml_per_end, width = draw.uniform(*ML_PER_END), draw.uniform(0.38, 0.56)
     arteries = _grow_all(shape, hila, np.array([4.0, -4.0, 0.0]), ml_per_end, width, draw)
     veins = _grow_all(shape, hila, np.array([-12.0, -9.0, 0.0]), ml_per_end, 0.95 * width, draw)
     bronchi = _beside(arteries.where(arteries.supplied >= draw.integer(5, 14)), draw)
