@@ -40,6 +40,7 @@ from training.metrics import dice
 
 if TYPE_CHECKING:
     from training.data.dataset import Case
+    from training.data.synthetic import SyntheticCases
 
 _COLUMNS = {"dice": "Dice", f"dice{WHERE_THERE}": "Dice where the class is there"}
 _DRAWN = "shapes"
@@ -91,13 +92,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     answers: list[Answers] = []
     worst: list[Looked] = []
     failures: list[tuple[str, str]] = []
-    for number in tracked(range(len(cases)), "Scans"):
-        case = cases[number]
-        try:
-            looked = look_at(engine, case, options.spacing)
-        except NotChestCTError as error:
-            failures.append((case.record.id, str(error)))
-            continue
+    for looked in _looks(engine, cases, options.spacing, failures):
         answers.append(looked.answers)
         figures += looked.figures
         if options.pictures:
@@ -112,6 +107,20 @@ def run(options: argparse.Namespace, console: Console) -> int:
     for looked in worst:
         write_bytes(draw(looked), make_folder(options.pictures) / f"{looked.answers.id.replace('/', '_')}.png")
     return 2 if failures else 0
+
+
+def _looks(
+    engine: Engine, cases: SyntheticCases, spacing_mm: float, failures: list[tuple[str, str]]
+) -> Iterator[Looked]:
+    """Each scan beside what the engine makes of it; those that it refuses join the failures."""
+    for number in tracked(range(len(cases)), "Scans"):
+        case = cases[number]
+        try:
+            looked = look_at(engine, case, spacing_mm)
+        except NotChestCTError as error:
+            failures.append((case.record.id, str(error)))
+            continue
+        yield looked
 
 
 def _show(figures: Sequence[dict[str, Any]], answers: Sequence[Answers], console: Console) -> dict[str, Any]:
@@ -150,7 +159,7 @@ def look_at(engine: Engine, case: Case, spacing_mm: float) -> Looked:
 
 
 def draw(looked: Looked) -> bytes:
-    """PNG of a scan: plain, with its true masks, with those found; see :func:`training.learning.pictures.page_of`."""
+    """PNG of a scan: plain, with its true masks, with those found; see :func:`training.learning.pictures.page`."""
     from PIL import Image
 
     from training.learning.pictures import page

@@ -1,4 +1,7 @@
-"""What the commands of ``training.evaluate`` wrote, whichever command it was: for model cards and reports."""
+"""What the commands that measure wrote, whichever command it was: for model cards and reports.
+
+Those of ``training.evaluate`` write means and tasks, others ready rows.
+"""
 
 from __future__ import annotations
 
