@@ -111,7 +111,7 @@ def _mean_rows(content: Mapping[str, Any]) -> Iterator[Row]:
         empty = content.get("empty_references", {}).get(key, 0)
         yield from _rows(_name(key), {name: one for name, one in measures.items() if empty or WHERE_THERE not in name})
         if empty:
-            cases = max(one["cases"] for one in measures.values() if one is not None)
+            cases = max((one["cases"] for one in measures.values() if one is not None), default=empty)
             yield Row.exact(_name(key), "references without the class", empty, cases)
 
 
