@@ -22,13 +22,16 @@ from COVIDMultitaskLib.volume import Geometry, Volume
 from Testing.library.simple_chest import chest_hu
 from Testing.library.tiny_bundle import OVERVIEWED, RANDOM_NETWORK, random_network, write_tiny_bundle
 from training.calibration import calibrate, calibrate_bundle, fit_temperature, fit_unlikeness, read_held_out
+from training.calibration.__main__ import main
 from training.calibration.foreign import Structures, of_a_chest, of_a_thorax, without_a_chest
 from training.calibration.held_out import Labelled, show
 from training.calibration.temperature import fold_of
 from training.calibration.unlikeness import shrunk_covariance
+from training.calibration.verdicts import Verdict, rows
 from training.data.dataset import Case
 from training.data.record import KNOWN_EMPTY, LESION_OF_ANY_KIND, NOT_ANNOTATED, LesionKind, Record
 from training.engines.boxes import mask_in, upright_volume
+from training.evaluate.results import read_evaluations
 
 SPACING_MM = 8.0
 
@@ -294,6 +297,38 @@ def test_single_organs_of_a_painted_thorax_are_refused_and_the_thorax_is_not(sha
     refused = {one.name: refused_unseen(one.volume) for one in of_a_thorax(thorax)}
     assert not refused["painted thorax"]
     assert all(refused[name] for name in refused if name.endswith("alone"))
+
+
+def test_verdicts_name_what_fared_wrong() -> None:
+    fared = [("foam", "foreign", "passed"), ("head", "foreign", "refused"), ("legs", "foreign", "refused"),
+             ("c: inverted", "altered", "passed"), ("c", "chest", "passed"), ("d", "chest", "flagged")]  # fmt: skip
+    told = [(row.what, row.measure, row.figure, row.interval.cases)
+            for row in rows([Verdict(*one, None, ()) for one in fared])]  # fmt: skip
+    assert told == [
+        ("no chest CT", "refused", "2", 3),
+        ("no chest CT", "flagged", "0", 3),
+        ("no chest CT", "passed silently: foam", "1", 3),
+        ("altered chest", "refused", "0", 1),
+        ("altered chest", "flagged", "0", 1),
+        ("altered chest", "passed silently: c: inverted", "1", 1),
+        ("chest as it is", "refused", "0", 2),
+        ("chest as it is", "flagged: d", "1", 2),
+        ("chest as it is", "passed silently", "1", 2),
+    ]
+
+
+def test_the_command_judges_what_is_no_chest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = [one for one in without_a_chest() if one.name in ("white noise", "water phantom")]
+    monkeypatch.setattr("training.calibration.__main__.without_a_chest", lambda: few)
+    bundle, saved = write_tiny_bundle(tmp_path / "bundle"), tmp_path / "told" / "foreign.json"
+    main(["foreign", "--bundle", str(bundle), "--json", str(saved)])
+    assert "foreign: 2, of which 2 refused, 0 flagged, 0 passed" in capsys.readouterr().out
+    (told,) = read_evaluations(saved.parent)
+    assert told.command.startswith("python -m training.calibration foreign --bundle") and len(told.weights) == 64
+    assert (told.rows[0].measure, told.rows[0].figure) == ("refused", "2")
+    assert [one["name"] for one in json.loads(saved.read_text())["verdicts"]] == ["white noise", "water phantom"]
 
 
 def test_the_command_prints_the_calibration(tmp_path: Path, repository: Path) -> None:

@@ -13,11 +13,12 @@ import pytest
 import SimpleITK as sitk
 
 from COVIDMultitaskLib.engines.contract import EngineIdentity, Prediction
-from COVIDMultitaskLib.volume import Volume
+from COVIDMultitaskLib.volume import Geometry, Volume
 from Testing.library.lung_scenes import STORAGES, draw, grid, stored, stored_geometry
 from Testing.library.simple_chest import chest_volume
 from Testing.library.tiny_bundle import write_tiny_bundle
-from training.consistency import PERTURBATIONS, changes, compare, measured
+from training.consistency import PERTURBATIONS, changes, compare, measured, reach, rows
+from training.evaluate.results import read_evaluations
 
 IDENTITY = EngineIdentity("drawn", "drawn", "1", "", "nothing", "Apache-2.0")
 
@@ -81,6 +82,20 @@ def test_kernels_and_noise_change_the_edges_and_not_the_mean(scene: Volume) -> N
     assert noise.std() == pytest.approx(30, rel=0.05) and abs(noise.mean()) < 1
 
 
+def test_noise_and_kernels_reach_the_networks_grid() -> None:
+    """White noise of 30 HU would be 4 HU there; a wave of the grid's finest length tells what kernels do to it."""
+    grid = Geometry((32, 64, 64), (1.0, 0.7, 0.7), (0, 0, 0))
+    flat = Volume(np.full(grid.shape, -500, np.int16), grid)
+    reached = reach(flat, PERTURBATIONS["noise 30 HU"](flat))
+    assert reached.voxels_hu == pytest.approx(30, abs=1) and 10 < reached.seen_hu < 16
+    wave = np.rint(200 * np.sin(2 * np.pi / 5.0 * 0.7 * np.arange(64))).astype(np.int16)
+    striped = flat.with_array(flat.array + wave)
+    for name, factor in (("softer", 0.44), ("sharper", 1.4)):
+        middle = PERTURBATIONS[f"{name} kernel"](striped).array[16, 32, 8:-8] + 500.0
+        assert middle.std() == pytest.approx(factor * wave[8:-8].std(), rel=0.03)
+    assert reach(flat, PERTURBATIONS["stored backwards"](flat)) is None
+
+
 def test_an_engine_that_goes_by_density_stays_the_same_under_storage_and_turns(scene: Volume) -> None:
     names = [name for name in PERTURBATIONS if name.startswith(("stored", "turned"))]
     for change in changes(ByDensity(), "scene", scene, names):
@@ -96,20 +111,34 @@ def test_the_changes_are_those_of_the_answers(scene: Volume) -> None:
     assert change.lobes_percent["right_lower"] == pytest.approx(6)
     assert change.lobes_percent["left_upper"] == np.inf and change.lobes_percent["left_lower"] == 0
     assert not change.is_within
-    assert not compare("scene", "x", before, replace(before, affected_percent=before.affected_percent + 3.5)).is_within
+    more = compare("scene", "y", before, replace(before, affected_percent=before.affected_percent - 3.5))
+    assert not more.is_within
+    told = {row.measure: (row.figure, row.interval.cases) for row in rows([change, more])}
+    assert told == {
+        "lobe volumes that change by less than 5 %": ("8", 10),
+        "lobes that were not there before": ("1", 10),
+        "largest change of a lobe volume in % (right lower lobe, x)": ("6", 9),
+        "largest change of the affected percentage in points (y)": ("-3.5", 2),
+    }
 
 
 def test_the_command_measures_and_saves(tmp_path: Path, repository: Path) -> None:
     scan = tmp_path / "scan.nii.gz"
     sitk.WriteImage(chest_volume((24, 40, 48), (12.0, 8.0, 8.0)).to_sitk(), str(scan))
     bundle, saved = write_tiny_bundle(tmp_path / "bundle"), tmp_path / "changes.json"
-    command = ["-m", "training.consistency", "--images", str(scan), "--bundle", str(bundle), "--save", str(saved)]
+    command = ["-m", "training.consistency", "--images", str(scan), "--bundle", str(bundle), "--json", str(saved)]
     only = ["--only", "stored backwards", "5 mm slices", "softer kernel"]
     done = subprocess.run(
         [sys.executable, *command, *only], cwd=repository, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    changes = json.loads(saved.read_text())
+    changes = json.loads(saved.read_text())["changes"]
     assert [change["perturbation"] for change in changes] == ["stored backwards", "softer kernel"]  # already thick
-    assert len(done.stdout.splitlines()) == 3 and "+0.0" in done.stdout.splitlines()[1]
+    backwards, softer = (line for line in done.stdout.splitlines() if line.startswith("scan.nii.gz"))
+    assert "+0.0" in backwards and "HU at 2.5 mm" in softer and "HU at 2.5 mm" not in backwards
+    assert "Weights: " in done.stdout
+    assert changes[1]["reach"] == {"voxels_hu": 0.0, "seen_hu": 0.0}  # a kernel does nothing to voxels of 8 mm
     assert abs(changes[0]["lobes_percent"]["right_lower"]) < 0.5
+    (told,) = read_evaluations(tmp_path)
+    assert told.command.startswith("python -m training.consistency --images") and len(told.weights) == 64
+    assert [row.what for row in told.rows] == ["scan.nii.gz"] * 3 and told.rows[0].interval.cases == 10

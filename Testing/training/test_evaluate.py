@@ -133,6 +133,14 @@ def test_what_is_found_on_turned_slices_meets_the_reference(engine, run: Run, tm
     # The slice without consolidation has no sensitivity, and the benchmark's own tool gives it a Dice of 0.
     assert written["means"]["consolidation"]["sensitivity"]["cases"] == 2
     assert written["means"]["consolidation"]["tool_dice"]["value"] < 0.7
+    # Cards show the means without it, too, and how many references are empty.
+    (told,) = read_evaluations(tmp_path)
+    rows = {(row.what, row.measure): row for row in told.rows}
+    assert rows["Consolidation", "Dice where the class is there, as the released tool"].interval.value > 0.99
+    assert rows["Consolidation", "Dice where the class is there"].interval.cases == 2
+    empty = rows["Consolidation", "references without the class"]
+    assert empty.figure == "1" and empty.interval.cases == 3
+    assert not any(row.what == "Ground-glass opacity" and "the class" in row.measure for row in told.rows)
     for number in range(3):
         reference = np.asarray(Image.open(tmp_path / f"Classes/{number}.png"))
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"maps/classes/{number}.png")), reference)
@@ -450,12 +458,70 @@ def test_synthetic_cases(constant_bundle: Path, run: Run, tmp_path: Path) -> Non
     code, shown, error = run("cases", "--cases", tmp_path, "--bundle", constant_bundle, "--json", tmp_path / "o.json")
     written = json.loads((tmp_path / "o.json").read_text())
     means = {name: one["dice"] for name, one in written["means"].items()}
-    assert code == 0 and "right_lower: Dice 1.000 (1.000 to 1.000, n=3 of 2 patients)" in shown, error
+    assert code == 0 and "right_lower 1.000 1.000 3/2 0" in shown and "/shapes where they have several" in shown, error
+    assert "patients" not in shown
     assert means["lungs"]["value"] == means["infection"]["value"] == 1.0
     assert means["lobes"]["value"] == 1.0 and (means["lobes"]["cases"], means["lobes_heavy"]["cases"]) == (3, 2)
     severity = written["tasks"]["severity"]["measures"]
     assert severity["roc_auc"]["value"] == 0.5 and severity["expected_calibration_error"]["cases"] == 3
-    assert "All scans are simulated" in shown and "Severe or not: 3 scans of 2 patients" in shown
+    assert "All scans are simulated" in shown and "Severe or not: 3 scans of 2 shapes; 2 severe, 1 not" in shown
+    (told,) = read_evaluations(tmp_path)
+    rows = {(row.what, row.measure): row.interval.value for row in told.rows}
+    assert rows["severity (2 severe, 1 not)", "ROC AUC"] == 0.5
+    assert ("diagnosis (No pneumonia 3, Other pneumonia 0, COVID-19 0)", "accuracy") in rows
+
+
+def test_what_is_found_in_synthetic_scans_without_disease(engine, run: Run, tmp_path: Path) -> None:
+    """Four scans, 0, 1, 3 and 50 % of their lungs found diseased; only the last one is."""
+    lobes = np.repeat(np.arange(1, 6, dtype=np.uint8), 200).reshape(10, 10, 10)
+    found = [np.arange(1000).reshape(lobes.shape) < 10 * percent for percent in (0, 1, 3, 50)]
+    for seed, mask in enumerate(found):
+        truth = {"hu": np.full(lobes.shape, -800 - seed, np.int16), "lobes": lobes, "labels": np.array([0, 0])}
+        np.savez(tmp_path / f"{seed}.npz", **truth, lesions=(mask & (seed == 3)).astype(np.uint8))
+
+    def predict(volume: Volume, progress: Progress) -> Prediction:
+        return Prediction(IDENTITY, lobes=lobes, lesions=found[int(-800 - volume.array[0, 0, 0])].astype(np.uint8))
+
+    engine("cases", predict=predict, answers=frozenset({"lobes", "lesions"}))
+    code, shown, _ = run("cases", "--cases", tmp_path, "--json", tmp_path / "o.json")
+    written = json.loads((tmp_path / "o.json").read_text())
+    infection = written["means"]["infection"]
+    assert code == 0 and written["empty_references"] == {**dict.fromkeys(written["means"], 0), "infection": 3}
+    assert infection["dice"]["value"] == 0.5 and infection["dice_where_there"]["value"] == 1.0
+    assert infection["dice_where_there"]["cases"] == 1 and "infection 0.500 1.000 4 3" in shown
+    scans = [(one["affected_percent"], one["found_affected_percent"]) for one in written["scans"]]
+    assert scans == [(0, 0), (0, 1), (0, 3), (50, 50)]
+    (told,) = read_evaluations(tmp_path)
+    rows = {(row.what, row.measure): row for row in told.rows}
+    without = "affected percentage of lungs without disease"
+    assert rows[without, "median"].interval.value == 1.0 and rows[without, "median"].interval.cases == 3
+    assert rows[without, "95th percentile"].interval.value == pytest.approx(2.8)
+    assert rows[without, "share of scans under 2 %"].interval.value == pytest.approx(2 / 3)
+    error = rows["affected percentage of the lungs, its error in percentage points", "mean absolute error"]
+    assert error.interval.value == pytest.approx(1.0)
+
+
+def test_the_worst_synthetic_scans_are_drawn(engine, run: Run, tmp_path: Path) -> None:
+    lobes = np.repeat(np.arange(1, 6, dtype=np.uint8), 1600).reshape(20, 20, 20)
+    for seed in range(4):
+        truth = {"hu": np.full(lobes.shape, -800 - seed, np.int16), "lobes": lobes, "labels": np.array([0, 0])}
+        np.savez(tmp_path / f"{seed}.npz", **truth, lesions=np.zeros_like(lobes))
+
+    def predict(volume: Volume, progress: Progress) -> Prediction:
+        missed = int(-800 - volume.array[0, 0, 0])
+        return Prediction(IDENTITY, lobes=np.where(lobes > missed, lobes, 0).astype(np.uint8))
+
+    engine("cases", predict=predict, answers=frozenset({"lobes"}))
+    drawn = tmp_path / "new" / "pictures"
+    code, _, error = run("cases", "--cases", tmp_path, "--pictures", drawn, "--worst", "2")
+    assert code == 0 and sorted(path.name for path in drawn.iterdir()) == ["synthetic_2.png", "synthetic_3.png"], error
+    plain, true, found = np.split(np.asarray(Image.open(drawn / "synthetic_3.png")), 3, axis=1)
+    assert plain.shape == (40, 20, 3) and np.ptp(plain, axis=2).max() == 0  # coronal above axial, without colours
+    assert (true != plain).any(2).all() and 0 < (found != plain).any(2).mean() < 1
+
+    engine("cases", answers=frozenset({"lesions"}))
+    code, _, error = run("cases", "--cases", tmp_path, "--pictures", drawn)
+    assert code == 2 and "gives no lobes" in error
 
 
 def test_synthetic_cases_by_an_engine_without_lobes_and_one_that_refuses(engine, run: Run, tmp_path: Path) -> None:
@@ -522,7 +588,9 @@ def test_a_cohort_from_a_manifest_to_figures(constant_bundle: Path, phantom: Pha
     assert "2 of 5 could not be measured" in shown and "d.nii.gz" in shown and "row 6: image e.nii.gz" in shown
     measured = json.loads((output / "measures.json").read_text())
     assert measured == json.loads((tmp_path / "copy.json").read_text())
-    assert set(measured["tasks"]) == {"severity", "covid", "diagnosis", "ct_grade", "affected_percent"}
+    assert set(measured["tasks"]) == {
+        "severity", "covid", "diagnosis", "ct_grade", "affected_percent", "affected_percent_without_disease",
+    }  # fmt: skip
     # All scans look alike to this network: it ranks no better than chance, and finds no lesion.
     severity = measured["tasks"]["severity"]["measures"]
     assert severity["roc_auc"]["value"] == 0.5 and severity["roc_auc"]["cases"] == 3
@@ -535,7 +603,8 @@ def test_a_cohort_from_a_manifest_to_figures(constant_bundle: Path, phantom: Pha
     assert sum(one["cases"] for one in measured["tasks"]["covid"]["reliability"]) == 3
     (told,) = read_evaluations(tmp_path)
     shown_rows = {(row.what, row.measure): row.interval.value for row in told.rows}
-    assert shown_rows["severity", "ROC AUC"] == 0.5 and ("affected percent", "spearman rho") not in shown_rows
+    assert shown_rows["severity (1 severe, 2 not)", "ROC AUC"] == 0.5
+    assert not any(measure == "spearman rho" and "affected" in what for what, measure in shown_rows)
     assert sum(one.cases for one in told.curves["covid"]) == 3 and "d" in " ".join(told.failures)
     lines = list(csv.DictReader((output / "cases.csv").read_text().splitlines()))
     assert [line["id"] for line in lines] == [f"manifest/{name}" for name in "abc"] + ["manifest.csv", "manifest/d"]

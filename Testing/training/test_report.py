@@ -19,6 +19,7 @@ from COVIDMultitaskLib.writing import write_json
 from Testing.training.tiny_experiment import write_experiment
 from training.configuration import read_experiment
 from training.data.splits import Split
+from training.evaluate.results import Row
 from training.learning.run import Run
 from training.metrics import Interval, ReliabilityBin
 from training.report.__main__ import main
@@ -164,10 +165,12 @@ def test_evaluations_are_told_with_intervals_and_their_weights(finished: Run) ->
     curve = [ReliabilityBin(0.0, 0.5, 3, 0.2, 0.3), ReliabilityBin(0.5, 1.0, 4, 0.8, 0.7)]
     tasks = {"severity": {"measures": {"roc_auc": as_json(0.9, 0.8, 1.0)}, "reliability": [asdict(b) for b in curve]}}
     evaluate(finished, "other", "other weights", tasks=tasks, failures={"a": "It is no scan."})
+    evaluate(finished, "foreign", "weights", rows=[asdict(Row.exact("no chest CT", "refused", 23, 26))])
     html = render(finished)
     page = Page(html)
     assert ["infection", "Dice", "0.610", "0.500 to 0.700", "7", "6"] in page.rows
     assert ["severity", "ROC AUC", "0.900", "0.800 to 1.000", "7", "6"] in page.rows
+    assert ["no chest CT", "refused", "23", "", "26", "26"] in page.rows, "a count has no interval"
     assert "MAE" not in page.text, "a measure without meaning has no row"
     assert page.text.count("Measured with other weights than this run's") == 1
     assert "python -m training.evaluate other" in page.text and "a: It is no scan." in page.text

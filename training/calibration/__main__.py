@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
-from dataclasses import replace
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 
 from COVIDMultitaskLib.bundles import open_bundle, shipped_bundle
 from COVIDMultitaskLib.engines.joint import JointEngine
@@ -22,12 +24,14 @@ from COVIDMultitaskLib.writing import write_json
 from training.calibration.foreign import Foreign, Structures, of_a_chest, of_a_thorax, without_a_chest
 from training.calibration.held_out import read_held_out
 from training.calibration.settings import BundleCalibration, calibrate_bundle
-from training.calibration.verdicts import Verdict, judge
+from training.calibration.verdicts import OUTCOMES, Verdict, judge, rows
 from training.data.dataset import Case
 from training.data.synthetic import SyntheticCases
+from training.evaluate.results import as_recorded
+from training.evaluate.showing import print_weights, report, save_report
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Read the command line and run a command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
@@ -41,12 +45,14 @@ def main() -> None:
     foreign.add_argument("--alter", type=Path, nargs="*", default=[], metavar="SCAN", help="chests to alter, too")
     foreign.add_argument("--structures", type=Path, help="label map of a thorax with a .json of names beside it")
     foreign.add_argument("--calibration", type=Path, help="settings of held-out, in place of the bundle's")
-    foreign.add_argument("--save", type=Path, help="write the verdicts as JSON")
+    foreign.add_argument("--json", type=Path, metavar="FILE", help="write all verdicts")
     foreign.set_defaults(run=_foreign)
     for command in (held_out, foreign):
         command.add_argument("--bundle", type=Path, help="folder; the shipped joint bundle when not given")
         command.add_argument("--device", default="cpu")
-    arguments = parser.parse_args()
+    words = sys.argv[1:] if words is None else words
+    arguments = parser.parse_args(words)
+    arguments.command = as_recorded("training.calibration", words)
     try:
         arguments.run(arguments)
     except CovidMultitaskError as error:
@@ -92,13 +98,14 @@ def _print_calibration(calibration: BundleCalibration) -> None:
 
 
 def _foreign(arguments: argparse.Namespace) -> None:
-    engine, verdicts = _engine(arguments), []
+    engine, console, verdicts = _engine(arguments), Console(), []
+    print_weights(console, engine.identity)
     for one in _scans(arguments):
         verdicts.append(judge(engine, one))
         print(_line(verdicts[-1]), flush=True)
     _print_summary(verdicts)
-    if arguments.save:
-        write_json([vars(verdict) for verdict in verdicts], arguments.save)
+    told = {"rows": [asdict(row) for row in rows(verdicts)], "verdicts": [asdict(verdict) for verdict in verdicts]}
+    save_report(report(engine.identity, arguments.command, **told), arguments.json, console)
 
 
 def _scans(arguments: argparse.Namespace) -> Iterator[Foreign]:
@@ -131,7 +138,7 @@ def _line(verdict: Verdict) -> str:
 def _print_summary(verdicts: list[Verdict]) -> None:
     for kind in ("chest", "altered", "foreign"):
         outcomes = [verdict.outcome for verdict in verdicts if verdict.kind == kind]
-        counts = ", ".join(f"{outcomes.count(each)} {each}" for each in ("refused", "flagged", "passed"))
+        counts = ", ".join(f"{outcomes.count(each)} {each}" for each in OUTCOMES)
         print(f"{kind}: {len(outcomes)}, of which {counts}")
 
 

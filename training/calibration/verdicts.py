@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from COVIDMultitaskLib.engines.joint import JointEngine
@@ -10,6 +11,11 @@ from COVIDMultitaskLib.measuring import measure
 from COVIDMultitaskLib.progress import Progress
 from COVIDMultitaskLib.reading import check_chest_ct, to_hounsfield
 from training.calibration.foreign import Foreign
+from training.evaluate.results import Row
+
+OUTCOMES = ("refused", "flagged", "passed")
+_KINDS = {"foreign": "no chest CT", "altered": "altered chest", "chest": "chest as it is"}
+_WORDS = {"refused": "refused", "flagged": "flagged", "passed": "passed silently"}
 
 
 @dataclass(frozen=True)
@@ -40,3 +46,18 @@ def judge(engine: JointEngine, scan: Foreign) -> Verdict:
     unlike = prediction.unlikeness
     score = None if unlike is None else unlike.score / unlike.threshold
     return Verdict(scan.name, scan.kind, "flagged" if flags else "passed", score, flags)
+
+
+def rows(verdicts: Sequence[Verdict]) -> Iterator[Row]:
+    """How many scans of each kind fared how, for a model card; those that fared wrong by name."""
+    for kind, words in _KINDS.items():
+        of_kind = [verdict for verdict in verdicts if verdict.kind == kind]
+        for outcome in OUTCOMES if of_kind else ():
+            names = [verdict.name for verdict in of_kind if verdict.outcome == outcome]
+            yield Row.exact(words, _told(kind, outcome, names), len(names), len(of_kind))
+
+
+def _told(kind: str, outcome: str, names: Sequence[str]) -> str:
+    """An outcome in words. Chests as they are should pass, all else should not."""
+    is_wrong = (outcome == "passed") != (kind == "chest")
+    return _WORDS[outcome] + (f": {', '.join(names)}" if names and is_wrong else "")

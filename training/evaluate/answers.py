@@ -13,6 +13,7 @@ import numpy as np
 from COVIDMultitaskLib import __version__
 from COVIDMultitaskLib.engines.contract import Engine
 from COVIDMultitaskLib.errors import InputError
+from COVIDMultitaskLib.labels import DIAGNOSES
 from COVIDMultitaskLib.pipeline import Analysis, analyze
 from COVIDMultitaskLib.progress import Progress
 from COVIDMultitaskLib.reading import check_chest_ct
@@ -133,6 +134,30 @@ def affected_percent(lesions: np.ndarray | None, lungs: np.ndarray | None) -> fl
     if lesions is None or lungs is None or not lungs.any():
         return None
     return float(100 * (lesions[lungs > 0] > 0).mean())
+
+
+def as_line(one: Answers) -> dict[str, object]:
+    """What is known of a scan and what was found, by column; ``None`` is unknown or not answered."""
+    truth, found = one.truth, one.found
+    diagnosis = found.diagnosis or {}
+    return {
+        "id": one.id,
+        "patient": one.patient,
+        "severity": truth.severity,
+        "probability_severe": (found.severity or {}).get("severe"),
+        "diagnosis": truth.diagnosis,
+        "covid": truth.covid,
+        **{f"probability_{name}": diagnosis.get(name) for name in DIAGNOSES},
+        "probability_covid_19": found.covid,
+        "ct_grade": truth.ct_grade,
+        "found_ct_grade": found.ct_grade,
+        "found_ct_severity_score": found.ct_severity_score,
+        "affected_percent": truth.affected_percent,
+        "found_affected_percent": found.affected_percent,
+        "found_worst_lung_percent": found.worst_lung_percent,
+        "unlikeness": found.unlikeness,
+        "unlikeness_threshold": found.unlikeness_threshold,
+    }
 
 
 def _mapping(values: Mapping[str, float] | None) -> dict[str, float] | None:

@@ -18,10 +18,9 @@ from rich.console import Console
 from COVIDMultitaskLib.bundles import SUMS, shipped_bundles
 from COVIDMultitaskLib.engines.registry import make_engine
 from COVIDMultitaskLib.errors import BundleError, Cancelled, InputError, OutputError, explain
-from COVIDMultitaskLib.labels import DIAGNOSES
 from COVIDMultitaskLib.writing import write_bytes, write_text
 from training.data.adapters.manifest import read_manifest
-from training.evaluate.answers import Answers, KeptAnswers
+from training.evaluate.answers import Answers, KeptAnswers, as_line
 from training.evaluate.records import of_part
 from training.evaluate.reliability import draw_reliability
 from training.evaluate.showing import (
@@ -104,32 +103,9 @@ def _measure(
 def cases_table(answered: Sequence[Answers], failures: Failures) -> str:
     """CSV with a line for each scan, those with a problem last; empty cells are unknown."""
     text = io.StringIO()
-    columns = [*_line(Answers("", None)), "problem"]
+    columns = [*as_line(Answers("", None)), "problem"]
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_line(one) for one in answered)
+    writer.writerows(as_line(one) for one in answered)
     writer.writerows({"id": name, "problem": sentence} for name, sentence in failures)
     return text.getvalue()
-
-
-def _line(one: Answers) -> dict[str, object]:
-    truth, found = one.truth, one.found
-    diagnosis = found.diagnosis or {}
-    return {
-        "id": one.id,
-        "patient": one.patient,
-        "severity": truth.severity,
-        "probability_severe": (found.severity or {}).get("severe"),
-        "diagnosis": truth.diagnosis,
-        "covid": truth.covid,
-        **{f"probability_{name}": diagnosis.get(name) for name in DIAGNOSES},
-        "probability_covid_19": found.covid,
-        "ct_grade": truth.ct_grade,
-        "found_ct_grade": found.ct_grade,
-        "found_ct_severity_score": found.ct_severity_score,
-        "affected_percent": truth.affected_percent,
-        "found_affected_percent": found.affected_percent,
-        "found_worst_lung_percent": found.worst_lung_percent,
-        "unlikeness": found.unlikeness,
-        "unlikeness_threshold": found.unlikeness_threshold,
-    }

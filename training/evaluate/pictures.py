@@ -148,7 +148,7 @@ def _drawn_together(records: Sequence[Record]) -> list[str]:
 def _asked(engine: Engine | SliceEngine, found: np.ndarray, truth: np.ndarray, patients: list[str]) -> Task:
     if isinstance(engine, SliceEngine):
         return _ranked("lesions", "COVID-19 or not, by the share of lesion", found, truth, patients)
-    task = binary_task("covid", "COVID-19 or not", found, truth, patients)
+    task = binary_task("covid", "COVID-19", found, truth, patients)
     assert task is not None
     return task
 

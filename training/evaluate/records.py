@@ -11,6 +11,9 @@ from COVIDMultitaskLib.errors import InputError
 from training.data.splits import read_split
 from training.metrics import Interval, bootstrap
 
+WHERE_THERE = "_where_there"
+"""Behind a measure's name: its mean over the references that hold something of the class; Dice of others is 0 or 1."""
+
 _T = TypeVar("_T")
 Figures = Mapping[str, Any]
 """One case and class: "case", "patient" (``None`` where unknown), "class", "empty_reference", and its measures."""
@@ -48,7 +51,11 @@ def of_part(items: Sequence[_T], name_of: Callable[[_T], str], split: Path, part
 
 
 def means_by_class(figures: Sequence[Figures], measures: Sequence[str]) -> dict[str, dict[str, Interval | None]]:
-    """For each class the mean of each measure over the cases in which it has a meaning."""
+    """For each class the mean of each measure over the cases in which it has a meaning.
+
+    :param measures: their names, such as "dice"; "dice_where_there" leaves empty references out, see
+        :data:`WHERE_THERE`.
+    """
     return {
         name: {measure: _mean([one for one in figures if one["class"] == name], measure) for measure in measures}
         for name in dict.fromkeys(one["class"] for one in figures)
@@ -64,8 +71,9 @@ def empty_references(figures: Sequence[Figures]) -> dict[str, int]:
 
 
 def _mean(figures: Sequence[Figures], measure: str) -> Interval | None:
-    known = [one for one in figures if one[measure] is not None]
+    key = measure.removesuffix(WHERE_THERE)
+    known = [one for one in figures if one[key] is not None and (key == measure or not one["empty_reference"])]
     if not known:
         return None
     patients = [one["patient"] or one["case"] for one in known]
-    return bootstrap([one[measure] for one in known], patients)
+    return bootstrap([one[key] for one in known], patients)

@@ -1,4 +1,7 @@
-"""What the commands of ``training.evaluate`` wrote, whichever command it was: for model cards and reports."""
+"""What the commands that measure wrote, whichever command it was: for model cards and reports.
+
+Those of ``training.evaluate`` write means and tasks, others ready rows.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any
 
 from COVIDMultitaskLib.errors import InputError
 from COVIDMultitaskLib.labels import LESIONS, LOBES
+from training.evaluate.records import WHERE_THERE
 from training.evaluate.showing import in_words
 from training.metrics import Interval, ReliabilityBin
 
@@ -26,16 +30,35 @@ def as_recorded(module: str, arguments: Sequence[str]) -> str:
     return shlex.join(["python", "-m", module, *seen])
 
 
-_NAMES = {label.key: label.name for label in (*LOBES, *LESIONS)}
+_NAMES = {
+    **{label.key: label.name for label in (*LOBES, *LESIONS)},
+    "affected_percent": "affected percentage of the lungs, its error in percentage points",
+    "affected_percent_without_disease": "affected percentage of lungs without disease",
+}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A figure: of what, by which measure."""
+    """A figure: of what, by which measure.
+
+    :param is_exact: a count or an extreme, whose interval is the figure itself.
+    """
 
     what: str
     measure: str
     interval: Interval
+    is_exact: bool = False
+
+    @staticmethod
+    def exact(what: str, measure: str, value: float, cases: int) -> Row:
+        """A count or an extreme among so many cases."""
+        return Row(what, measure, Interval(value, value, value, cases, cases), is_exact=True)
+
+    @property
+    def figure(self) -> str:
+        """With its interval where it has one: "0.610 (0.500 to 0.700)", "33"."""
+        one = self.interval
+        return f"{one.value:.4g}" if self.is_exact else f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
 
 
 @dataclass(frozen=True)
@@ -79,7 +102,7 @@ def _read(path: Path) -> Evaluation:
             path.stem,
             content.get("command"),
             content["weights"]["sha256"],
-            [*_rows(content.get("means", {})), *_rows({name: task["measures"] for name, task in tasks.items()})],
+            [*_mean_rows(content), *_task_rows(tasks), *_own_rows(content.get("rows", []))],
             content.get("failures", {}),
             {name: [ReliabilityBin(**one) for one in task["reliability"]] for name, task in tasks.items()
              if task["reliability"]},
@@ -89,8 +112,32 @@ def _read(path: Path) -> Evaluation:
         raise InputError(f"{path} is no evaluation; make it again with training.evaluate --json.") from error
 
 
-def _rows(measured: Mapping[str, Mapping[str, Any]]) -> Iterator[Row]:
-    for what, measures in measured.items():
-        for measure, told in measures.items():
-            if told is not None:
-                yield Row(_NAMES.get(what, what.replace("_", " ")), in_words(measure), Interval(**told))
+def _mean_rows(content: Mapping[str, Any]) -> Iterator[Row]:
+    """The means of each class, then how many references are empty; where none is, means say nothing more without."""
+    for key, measures in content.get("means", {}).items():
+        empty = content.get("empty_references", {}).get(key, 0)
+        yield from _rows(_name(key), {name: one for name, one in measures.items() if empty or WHERE_THERE not in name})
+        if empty:
+            cases = max((one["cases"] for one in measures.values() if one is not None), default=empty)
+            yield Row.exact(_name(key), "references without the class", empty, cases)
+
+
+def _task_rows(tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[Row]:
+    for key, task in tasks.items():
+        classes = task.get("classes")
+        yield from _rows(f"{_name(key)} ({classes})" if classes else _name(key), task["measures"])
+
+
+def _rows(what: str, measures: Mapping[str, Any]) -> Iterator[Row]:
+    for measure, told in measures.items():
+        if told is not None:
+            yield Row(what, in_words(measure), Interval(**told))
+
+
+def _own_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
+    for row in rows:
+        yield Row(**{**row, "interval": Interval(**row["interval"])})
+
+
+def _name(key: str) -> str:
+    return _NAMES.get(key, key.replace("_", " "))

@@ -16,11 +16,12 @@ from COVIDMultitaskLib.engines.contract import EngineIdentity
 from COVIDMultitaskLib.errors import OutputError
 from COVIDMultitaskLib.labels import DIAGNOSIS_NAMES
 from COVIDMultitaskLib.writing import write_json
+from training.evaluate.records import WHERE_THERE
 from training.metrics import Interval
 
 _T = TypeVar("_T")
 _WRITTEN = {"roc_auc": "ROC AUC", "pr_auc": "PR AUC", "f1": "F1", "dice": "Dice", "hausdorff_95_mm": "HD95 (mm)",
-            "mae": "MAE"}  # fmt: skip
+            "mae": "MAE", "percentile_95": "95th percentile", "2_percent": "2 %"}  # fmt: skip
 Failures = Sequence[tuple[str, str]]
 """Names of what could not be measured, each with a sentence."""
 
@@ -32,17 +33,22 @@ def tracked(items: Iterable[_T], title: str) -> Iterator[_T]:
 
 
 def measures_table(
-    title: str, rows: Mapping[str, Mapping[str, Interval | None]], columns: Mapping[str, str], empty: Mapping[str, int]
+    title: str,
+    rows: Mapping[str, Mapping[str, Interval | None]],
+    columns: Mapping[str, str],
+    empty: Mapping[str, int],
+    drawn: str = "patients",
 ) -> Table:
     """A line for each class: means, with their intervals below.
 
     :param columns: key of a measure to its heading.
     :param empty: number of empty references by class.
+    :param drawn: whom the intervals draw with all their cases: "patients", or "shapes" of simulated scans.
     """
     table = Table(title=title, title_justify="left", title_style="bold", caption_justify="left", box=box.SIMPLE_HEAD)
     table.padding, table.pad_edge, table.collapse_padding = (0, 1), False, True  # so that it fits into 80 columns
     table.caption = (
-        "Below each mean its 95 % bootstrap interval. n: cases, /patients where they have several. "
+        f"Below each mean its 95 % bootstrap interval. n: cases, /{drawn} where they have several. "
         "Empty: references without the class."
     )
     table.add_column("class", no_wrap=True)
@@ -65,6 +71,8 @@ def in_words(measure: str) -> str:
     """A measure's name as people write it; of one class against the others: "ROC AUC, COVID-19"."""
     if measure.startswith("tool_"):
         return f"{in_words(measure.removeprefix('tool_'))}, as the released tool"
+    if measure.endswith(WHERE_THERE):
+        return f"{in_words(measure.removesuffix(WHERE_THERE))} where the class is there"
     for key, name in DIAGNOSIS_NAMES.items():
         measure = measure.replace(f"_{key}", f", {name}")
     for written, words in _WRITTEN.items():

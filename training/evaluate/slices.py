@@ -31,7 +31,7 @@ from training.data.files import by_stem, pictures
 from training.data.images import read_stored, turned
 from training.data.loading import load_image
 from training.data.record import Codes, ImageFile, Reader, Record, Turn
-from training.evaluate.records import empty_references, means_by_class, patient_of
+from training.evaluate.records import WHERE_THERE, empty_references, means_by_class, patient_of
 from training.evaluate.showing import (
     as_plain,
     make_folder,
@@ -311,7 +311,8 @@ def show(
     :param weights: that were measured; those of each fold where the slices were cross-validated.
     :raises OutputError: when the file cannot be written.
     """
-    means, empty = means_by_class(figures, [*_COLUMNS, *_TOOL]), empty_references(figures)
+    measures = [*_COLUMNS, f"dice{WHERE_THERE}", *_TOOL, f"tool_dice{WHERE_THERE}"]
+    means, empty = means_by_class(figures, measures), empty_references(figures)
     for identity in weights:
         print_weights(console, identity)
     console.print(measures_table("At probability 0.5", means, _COLUMNS, empty))

@@ -22,7 +22,7 @@ from COVIDMultitaskLib.progress import Progress
 from COVIDMultitaskLib.reading import read_label_map, read_volume
 from training.data.files import stem
 from training.data.files import volumes as volume_files
-from training.evaluate.records import empty_references, means_by_class, of_part, patient_of
+from training.evaluate.records import WHERE_THERE, empty_references, means_by_class, of_part, patient_of
 from training.evaluate.showing import (
     as_plain,
     measures_table,
@@ -145,7 +145,7 @@ def _show(
     failures: list[tuple[str, str]],
     tried: int,
 ) -> None:
-    means, empty = means_by_class(figures, list(_COLUMNS)), empty_references(figures)
+    means, empty = means_by_class(figures, [*_COLUMNS, f"dice{WHERE_THERE}"]), empty_references(figures)
     print_weights(console, engine.identity)
     tolerance = SURFACE_TOLERANCE_MM[options.task]
     if figures:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -39,11 +41,20 @@ class ValidationPictures(Callback):
 
 
 def page_of(learner: Learner, batch: Batch) -> np.ndarray:
-    """A scan's middle coronal and its most affected axial plane: plain, true masks, found masks; uint8 (y, x, 3)."""
+    """A scan of a batch with its true masks and those that a learner finds, as :func:`page` draws them."""
     with torch.no_grad():
         found = {name: mask[0].cpu().numpy() for name, mask in learner.masks(batch).items()}
     true = {name: batch[name][0].cpu().numpy() for name in ("lobes", "lesions") if batch[name] is not None}
-    hu = batch["hu"][0].float().cpu().numpy()
+    return page(batch["hu"][0].float().cpu().numpy(), true, found)
+
+
+def page(hu: np.ndarray, true: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> np.ndarray:
+    """A scan's middle coronal and its most affected axial plane: plain, true masks, found masks; uint8 (y, x, 3).
+
+    :param hu: (z, y, x), z to the head, y to the back.
+    :param true: "lobes" and "lesions" of that shape, as far as they are known.
+    :param found: likewise.
+    """
     lesions = true.get("lesions", found.get("lesions", np.zeros_like(hu)))
     z = int(((lesions > 0) & (lesions < 4)).sum((1, 2)).argmax()) or hu.shape[0] // 2
     planes = [(slice(None, None, -1), hu.shape[1] // 2), (z, slice(None))]
@@ -51,7 +62,7 @@ def page_of(learner: Learner, batch: Batch) -> np.ndarray:
     return np.concatenate(rows, 0)
 
 
-def _drawn(hu: np.ndarray, masks: dict[str, np.ndarray], plane: tuple) -> np.ndarray:
+def _drawn(hu: np.ndarray, masks: Mapping[str, np.ndarray], plane: tuple) -> np.ndarray:
     low, high = LUNG_WINDOW_HU
     grey = ((hu[plane] - low) / (high - low)).clip(0, 1) * 255
     page = np.repeat(grey[..., None], 3, 2)

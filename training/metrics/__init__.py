@@ -7,7 +7,12 @@ from training.metrics.calibration import (
     expected_calibration_error,
     reliability,
 )
-from training.metrics.classification import binary_measures, class_measures, number_measures
+from training.metrics.classification import (
+    binary_measures,
+    class_measures,
+    number_measures,
+    without_disease_measures,
+)
 from training.metrics.intervals import Interval, bootstrap, bootstrap_measures
 from training.metrics.overlap import (
     SURFACE_TOLERANCE_MM,
@@ -40,4 +45,5 @@ __all__ = [
     "slice_scores",
     "specificity",
     "surface_dice",
+    "without_disease_measures",
 ]

@@ -57,6 +57,19 @@ def class_measures(probabilities: np.ndarray, truth: np.ndarray, names: Sequence
     }
 
 
+def without_disease_measures(found: np.ndarray) -> dict[str, float | None]:
+    """How little is found where nothing is.
+
+    :param found: (n,) affected percentages of lungs without disease, at least one.
+    :return: "median" and "percentile_95" in percent, "share_of_scans_under_2_percent" in 0..1.
+    """
+    return {
+        "median": float(np.median(found)),
+        "percentile_95": float(np.percentile(found, 95)),
+        "share_of_scans_under_2_percent": float((found < 2).mean()),
+    }
+
+
 def number_measures(found: np.ndarray, truth: np.ndarray, is_grade: bool = False) -> dict[str, float | None]:
     """How well a percentage or a grade is told.
 
