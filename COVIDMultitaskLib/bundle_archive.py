@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from COVIDMultitaskLib.bundles import FILES, METADATA, ORIGIN, SUMS, WEIGHTS, Bundle, open_bundle
+from COVIDMultitaskLib.bundles import FILES, METADATA, OPTIONAL, SUMS, WEIGHTS, Bundle, open_bundle
 from COVIDMultitaskLib.errors import BundleError, OutputError
 
 LARGEST_WEIGHTS = 4 * 2**30
@@ -114,11 +114,11 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
 def _unpack(content: zipfile.ZipFile, name: str, folder: Path) -> None:
     """Write the bundle's files, and no other, into an empty folder."""
     root = _root(content, name)
-    for wanted in (*FILES, SUMS, *ORIGIN):
+    for wanted in (*FILES, SUMS, *OPTIONAL):
         try:
             entry = content.getinfo(root + wanted)
         except KeyError as error:
-            if wanted in ORIGIN:
+            if wanted in OPTIONAL:
                 continue
             raise BundleError(f"{name} holds no complete bundle ({wanted} is missing); download it again.") from error
         limit = LARGEST_WEIGHTS if wanted == WEIGHTS else LARGEST_TEXT

@@ -4,7 +4,8 @@ A bundle is a folder with ``configs/metadata.json`` (who made it, on what, for w
 engine), ``configs/inference.json`` (the network's arguments and the preparation),
 ``models/model.safetensors``, ``docs/README.md`` (the model card), ``LICENSE`` and
 ``SHA256SUMS`` over all of them. It may also hold where its weights come from: ``configs/training.yaml`` (the
-experiment) and ``docs/split.json`` (which records trained). Nothing in a bundle is ever executed.
+experiment) and ``docs/split.json`` (which records trained); and where they fail: ``docs/failures.png``. Nothing in a
+bundle is ever executed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ SUMS = "SHA256SUMS"
 EXPERIMENT = "configs/training.yaml"
 SPLIT = "docs/split.json"
 FILES = (METADATA, INFERENCE, WEIGHTS, CARD, LICENCE)
-ORIGIN = (EXPERIMENT, SPLIT)
+FAILURES = "docs/failures.png"
+OPTIONAL = (EXPERIMENT, SPLIT, FAILURES)
 """Files that a bundle may have."""
 
 
@@ -106,7 +108,7 @@ def shipped_bundle(engine: str) -> Bundle:
 
 def files_of(folder: Path) -> tuple[str, ...]:
     """The files of a bundle that checksums are kept of."""
-    return (*FILES, *(name for name in ORIGIN if (folder / name).exists()))
+    return (*FILES, *(name for name in OPTIONAL if (folder / name).exists()))
 
 
 def write_sums(folder: Path) -> None:

@@ -3,7 +3,8 @@
 Calibrates the network on the run's held-out cases and fills the model card in from the run: what it learned from
 and under which licences, how it was trained, what that cost, and how good it is. Files that
 ``python -m training.evaluate ... --json FILE`` wrote into the run's folder ``evaluations`` go into the card, each
-with the command that made it, and so does ``notes.md`` beside it: what was seen by eye, and where the weights fail.
+with the command that made it, and so do ``notes.md`` beside it, what was seen by eye and where the weights fail, and
+``failures.png``, made of cases that may be shown.
 """
 
 from __future__ import annotations
@@ -65,8 +66,9 @@ def export(run, target: Path, tell=print) -> Path:
         licence = card_template(experiment, "LICENSE").render(experiment=experiment)
         (partial / bundles.LICENCE).write_text(licence, encoding="utf-8")
         shutil.copyfile(run.experiment_file, partial / bundles.EXPERIMENT)
-        if run.split_file.exists():
-            shutil.copyfile(run.split_file, partial / bundles.SPLIT)
+        for file, name in ((run.split_file, bundles.SPLIT), (run.failures_file, bundles.FAILURES)):
+            if file.exists():
+                shutil.copyfile(file, partial / name)
         bundles.write_sums(partial)
         bundles.open_bundle(partial)
         shutil.rmtree(target, ignore_errors=True)
@@ -213,6 +215,7 @@ def model_card(run, calibration, validation: list[Score], kind: str) -> str:
         units={"simulated": "lobe shapes", "real": "patients"}.get(kind, "patients and lobe shapes"),
         evaluations=evaluations_of(run),
         notes=run.notes,
+        failures=run.failures_file.exists(),
         simulation=simulation_facts(),
     )
 

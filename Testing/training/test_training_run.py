@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from COVIDMultitaskLib.bundles import EXPERIMENT, SPLIT, open_bundle
+from COVIDMultitaskLib.bundles import EXPERIMENT, FAILURES, SPLIT, open_bundle
 from COVIDMultitaskLib.errors import InputError
 from COVIDMultitaskLib.phantom import make_phantom
 from COVIDMultitaskLib.volume import Geometry, Volume
@@ -323,6 +323,7 @@ def test_masks_of_ones_own_become_a_bundle(tmp_path: Path) -> None:
     config = own_experiment(tmp_path, path, **{"schedule.steps": 3, "schedule.validate_every": 1})
     (tmp_path / "run").mkdir()
     (tmp_path / "run/notes.md").write_text("By eye: too much at the bases.")
+    (tmp_path / "run/failures.png").write_bytes(b"a picture")
     finished(command(config, tmp_path / "run"))
     run = Run(tmp_path / "run")
     logged = {name for row in run.metrics() for name in row}
@@ -331,10 +332,12 @@ def test_masks_of_ones_own_become_a_bundle(tmp_path: Path) -> None:
     bundle = open_bundle(run.folder / "bundle")
     assert "5 real records of manifest" in bundle.identity.trained_on
     assert (bundle.path / SPLIT).read_bytes() == run.split_file.read_bytes()
+    assert (bundle.path / FAILURES).read_bytes() == b"a picture"
     assert "name: tiny" in (bundle.path / EXPERIMENT).read_text()
     card = (bundle.path / "docs/README.md").read_text()
     assert (
         "By eye: too much at the bases." in card
+        and "(failures.png)" in card
         and "| manifest | 5 |" in card
         and "kWh" in card
         and "simulated" not in card.split("## Intended use")[0]

@@ -66,6 +66,11 @@ class Run:
         return self.folder / "data.json"
 
     @property
+    def failures_file(self) -> Path:
+        """A picture for the model card, of cases that the weights fail in and that may be shown; there may be none."""
+        return self.folder / "failures.png"
+
+    @property
     def notes(self) -> str:
         """What people saw and measured besides, Markdown for the model card: ``notes.md`` in the folder, or nothing."""
         file = self.folder / "notes.md"
