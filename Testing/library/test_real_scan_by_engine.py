@@ -141,6 +141,7 @@ def test_what_an_engine_answers_is_written_and_nothing_else(analysed: Analysed) 
     files = {"findings.json", "overview.png"} | ({"evidence.json"} if analysed.engine in PARTS else set())
     files |= {f"{name}.nrrd" for name in ("lobes", "lesions") if name in ENGINES[analysed.engine].answers}
     files |= {analysed.evidence_map} - {None}
+    files |= set() if "lobes" in ENGINES[analysed.engine].answers else {"lungs.nrrd"}
     assert {file.name for file in analysed.folder.iterdir()} == files
     assert (analysed.folder / "overview.png").read_bytes().startswith(b"\x89PNG")
 
@@ -184,6 +185,8 @@ def test_maps_lie_on_the_scans_own_grid_and_in_the_lungs(analysed: Analysed, lun
         assert dice(lobes > 0, lungs > 0) > 0.9
         assert dice(np.isin(lobes, LUNGS["left"]), lungs == LEFT) > 0.9
         lungs = lobes
+    else:
+        np.testing.assert_array_equal(analysed.mask("lungs.nrrd"), lungs)
     share = np.count_nonzero(lungs) * analysed.scan.voxel_ml
     assert found["total"]["volume_ml"] == pytest.approx(share, rel=1e-3)
     if "lesions" in answers:
