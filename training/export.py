@@ -10,7 +10,6 @@ with the command that made it, and so do ``notes.md`` beside it, what was seen b
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
 import sys
@@ -104,7 +103,7 @@ def metadata(run, learner, validation: list[Score], kind: str) -> dict[str, Any]
 
     from COVIDMultitaskLib import bundles
 
-    experiment = run.experiment()
+    experiment, data = run.experiment(), data_of_stages(run)
     template = json.loads(card_template(experiment, "metadata.json").render(experiment=experiment))
     return {
         **template,
@@ -113,12 +112,12 @@ def metadata(run, learner, validation: list[Score], kind: str) -> dict[str, Any]
         "monai_version": version("monai"),
         "pytorch_version": version("torch").partition("+")[0],
         "numpy_version": version("numpy"),
-        "data_source": "; ".join(f"{one['name']} ({one['licence']})" for one in data_of_stages(run)["sources"]),
+        "data_source": "; ".join(f"{one['name']} ({one['licence']})" for one in data["sources"]),
         "covid_multitask": {
             "engine": experiment.engine,
             "format": bundles.FORMAT,
             "licence": experiment.card.licence,
-            "trained_on": trained_on(data_of_stages(run), experiment.engine),
+            "trained_on": trained_on(data, experiment.engine),
             "parameters": sum(parameter.numel() for parameter in learner.network.parameters()),
             "quality": quality(validation, kind),
             "seconds": reference_seconds(run.folder / REFERENCE),
@@ -228,7 +227,7 @@ def evaluations_of(run) -> list[Evaluation]:
     from training.evaluate.results import read_evaluations
 
     found = read_evaluations(run.folder / EVALUATIONS)
-    ours = hashlib.sha256(run.weights_file.read_bytes()).hexdigest()
+    ours = run.weights_digest
     for one in found:
         if one.is_of_others(ours):
             raise InputError(

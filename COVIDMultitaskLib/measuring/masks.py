@@ -74,12 +74,14 @@ def cut_masks(lobes: np.ndarray | None, lesions: np.ndarray | None, hu: np.ndarr
     return with_lesions(masks, lesions, geometry)
 
 
-def lobes_standing_for(lungs: np.ndarray) -> np.ndarray:
-    """Each lung as if it were one lobe, for lungs whose lobes nobody knows.
+def lobes_or_lungs(lobes: np.ndarray | None, lungs: np.ndarray | None) -> np.ndarray | None:
+    """The lobes; where nobody knows them, each lung as if it were one lobe; ``None`` where neither is known.
 
     :param lungs: (z, y, x), values of ``labels.LUNG_LABELS``.
-    :raises ValueError: when there is another value.
+    :raises ValueError: when lungs that are looked at hold another value.
     """
+    if lobes is not None or lungs is None:
+        return lobes
     _check_values(lungs, len(LUNG_LABELS))
     return np.array([0, *(LUNGS[lung.key][0] for lung in LUNG_LABELS)], np.uint8)[lungs]
 

@@ -25,7 +25,7 @@ from COVIDMultitaskLib.measuring.boundary import boundary_gradient
 from COVIDMultitaskLib.measuring.components import MIN_LESION_ML, Components, Tally
 from COVIDMultitaskLib.measuring.differential import compare
 from COVIDMultitaskLib.measuring.distribution import Frames, Places, Shares, lung_frames
-from COVIDMultitaskLib.measuring.masks import Masks, cut_masks, lesion_voxels, lobes_standing_for, with_lesions
+from COVIDMultitaskLib.measuring.masks import Masks, cut_masks, lesion_voxels, lobes_or_lungs, with_lesions
 from COVIDMultitaskLib.measuring.picture import measure_picture, picture_flags
 from COVIDMultitaskLib.measuring.quality import cut_ends, mask_flags, scan_flags
 from COVIDMultitaskLib.measuring.regions import (
@@ -160,7 +160,7 @@ class MaskMeter:
         """
         outline = lobes if lobes is not None else lungs
         if self._lungs is None or outline is None or outline is not self._outline:
-            known = lobes if lobes is not None or lungs is None else lobes_standing_for(lungs)
+            known = lobes_or_lungs(lobes, lungs)
             masks = cut_masks(known, None if known is not None else lesions, self._hu, self._geometry)
             self._lungs = _Lungs(masks, count_lobes(masks), self._frames(masks), cut_ends(masks))
             self._outline = outline

@@ -11,7 +11,7 @@ import numpy as np
 from COVIDMultitaskLib.engines.contract import Prediction
 from COVIDMultitaskLib.findings import Findings
 from COVIDMultitaskLib.labels import LESIONS, LOBES
-from COVIDMultitaskLib.measuring.masks import Masks, cut_masks, lobes_standing_for
+from COVIDMultitaskLib.measuring.masks import Masks, cut_masks, lobes_or_lungs
 from COVIDMultitaskLib.reporting.canvas import BACKGROUND, FAMILY, INK, QUIET, Canvas, css, new_canvas
 from COVIDMultitaskLib.reporting.panel import draw_panel
 from COVIDMultitaskLib.reporting.planes import (
@@ -68,7 +68,8 @@ def draw_overview(volume: Volume, prediction: Prediction, findings: Findings) ->
     :param prediction: lobes (or without them the lungs) and lesions on the scan's grid; any may be None.
     :returns: a PNG of 1860 x 1240 pixels.
     """
-    masks = cut_masks(_lobes_or_lungs(prediction), prediction.lesions, None, volume.geometry)
+    known = lobes_or_lungs(prediction.lobes, prediction.lungs)
+    masks = cut_masks(known, prediction.lesions, None, volume.geometry)
     box = lung_box(masks, volume.geometry)
     canvas = new_canvas(WIDTH, HEIGHT)
     rows = _rows(masks, box)
@@ -80,12 +81,6 @@ def draw_overview(volume: Volume, prediction: Prediction, findings: Findings) ->
     stream = io.BytesIO()
     canvas.agg.print_png(stream, metadata={"Software": None})
     return stream.getvalue()
-
-
-def _lobes_or_lungs(prediction: Prediction) -> np.ndarray | None:
-    if prediction.lobes is not None or prediction.lungs is None:
-        return prediction.lobes
-    return lobes_standing_for(prediction.lungs)
 
 
 def _rows(masks: Masks, box: Box) -> list[_Row]:

@@ -16,7 +16,7 @@ from COVIDMultitaskLib.progress import Progress
 from COVIDMultitaskLib.volume import Geometry
 from training.data.dataset import Case
 from training.data.record import LESION_OF_ANY_KIND, NOT_ANNOTATED, Record
-from training.engines.boxes import mask_in, upright_volume
+from training.engines.boxes import mask_in, upright_geometry, upright_volume
 
 VOXELS_PER_SCAN = 4000
 """Voxels drawn from the lungs of each scan: neighbours tell little that is new."""
@@ -106,7 +106,7 @@ def show(network: JointNetwork, case: Case, spacing_mm: float) -> tuple[Look, Cl
 
 def _known_masks(case: Case, grid: Geometry, spacing_mm: float) -> dict[str, np.ndarray]:
     """The masks that tell all of their head's classes, (z, y, x) on a grid; beyond the case nothing is annotated."""
-    scan = upright_volume(case.hu, spacing_mm).geometry
+    scan = upright_geometry(case.hu, spacing_mm)
     known = {}
     for head in ("lobes", "lesions"):
         mask = getattr(case, head)

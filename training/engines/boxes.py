@@ -21,8 +21,13 @@ def scan_of(batch: Batch, number: int, spacing_mm: float) -> Volume:
 
 def upright_volume(hu: torch.Tensor, spacing_mm: float) -> Volume:
     """Hounsfield units (z, y, x) as an upright scan with cubic voxels."""
-    array = hu.float().cpu().numpy()
-    return Volume(array, Geometry(array.shape, (spacing_mm,) * 3, (0.0, 0.0, 0.0)))
+    return Volume(hu.float().cpu().numpy(), upright_geometry(hu, spacing_mm))
+
+
+def upright_geometry(array: torch.Tensor, spacing_mm: float) -> Geometry:
+    """The grid of an upright array (z, y, x) with cubic voxels."""
+    z, y, x = array.shape
+    return Geometry((z, y, x), (spacing_mm,) * 3, (0.0, 0.0, 0.0))
 
 
 def hu_in(scan: Volume, box: Geometry) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,11 @@ class Run:
     def weights_file(self) -> Path:
         """The trained network, half precision."""
         return self.folder / "model.safetensors"
+
+    @property
+    def weights_digest(self) -> str:
+        """SHA-256 of the trained network, by which what was measured of it is known."""
+        return hashlib.sha256(self.weights_file.read_bytes()).hexdigest()
 
     @property
     def summary_file(self) -> Path:

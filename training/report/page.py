@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -138,7 +137,7 @@ def _curves(losses: dict[str, Points], scores: dict[str, Points], resumed: list[
 
 def _evaluations(run: Run) -> Iterator[dict[str, Any]]:
     """Each with its reliability curves, and whether it is of other weights than the run's."""
-    ours = hashlib.sha256(run.weights_file.read_bytes()).hexdigest() if run.weights_file.exists() else None
+    ours = run.weights_digest if run.weights_file.exists() else None
     for number, one in enumerate(read_evaluations(run.folder / EVALUATIONS)):
         yield {"results": one, "is_of_others": one.is_of_others(ours), "reliability": _reliability(one, number)}
 

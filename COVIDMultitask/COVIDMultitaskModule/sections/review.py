@@ -12,7 +12,7 @@ from .. import compat
 from ..compat import tr as _
 from ..correction import Corrections, warmUp
 from ..parameter import isInScene
-from ..scene_writer import LABELS, readRecord, readResults
+from ..scene_writer import LABELS, ResultNodes, readRecord, readResults
 
 DEBOUNCE_MS = 300
 
@@ -109,18 +109,18 @@ class ReviewSection:
             self.measure()
 
     def _editLesions(self) -> None:
-        self._edit("lesions")
+        self._edit(lambda nodes: "lesions")
 
     def _editLobes(self) -> None:
-        nodes = readResults(self._corrections.volumeNode) if self._corrections is not None else None
-        if nodes is not None and nodes.anatomy is not None:
-            self._edit(nodes.anatomy)
+        self._edit(lambda nodes: nodes.anatomy)
 
-    def _edit(self, kind: str) -> None:
+    def _edit(self, kindOf: Callable[[ResultNodes], str | None]) -> None:
+        """Open the Segment Editor on the kind of segmentation that is chosen among the results, if it is there."""
         if self._corrections is None:
             return
         volume = self._corrections.volumeNode
         nodes = readResults(volume)
+        kind = None if nodes is None else kindOf(nodes)
         if nodes is not None and kind in nodes.segmentations:
             warmUp()
             compat.openSegmentEditor(nodes.segmentations[kind], volume, LABELS[kind][0].key)
